@@ -1,0 +1,100 @@
+// THE SEAM, half 1: everything a device can do for one rank of a model.
+//
+// A Backend is one device (or one CPU thread pool) as seen by one worker thread. Ops enqueue on the device's stream, in
+// order, and return; they are named for the mathematics and allocate nothing. Shapes: T tokens of the step, H hidden
+// size, D head size, Hq and Hkv query and key-value heads on this rank. Activations are F32 on the CPU.
+//
+// Every op is batch invariant: a token's result depends on that token's inputs alone, bit for bit, whoever shares the
+// step and however its prompt was cut into chunks. Reductions therefore run in one fixed order along the reduced axis.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "kernels/sampling.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+// Rotary position embedding (RoFormer, arXiv 2104.09864), half-rotation layout as Hugging Face stores it: element i
+// pairs with i + rotary_dim / 2. The table is made once, so every scaling rule ends up here as data.
+struct RotaryTable {
+  Buffer cos_sin;      // float [max_positions, rotary_dim]: cos for rotary_dim / 2 frequencies, then sin
+  int rotary_dim = 0;  // <= head_dim; the rest of a head passes through
+  int64_t max_positions = 0;
+};
+
+struct AttentionHeads {
+  int num_heads = 0;     // Hq
+  int num_kv_heads = 0;  // Hkv; divides num_heads
+  int head_dim = 0;      // D
+};
+
+// Per-head RMS norm of queries and keys before the rotation (Qwen3). Null: none.
+struct QkNorm {
+  const float* q_weight = nullptr;  // [D]
+  const float* k_weight = nullptr;  // [D]
+  float eps = 0;
+};
+
+struct AttentionArgs {
+  AttentionHeads heads;
+  float scale = 1;             // of q . k
+  int64_t sliding_window = 0;  // a token sees itself and the window - 1 tokens before it; 0: all before it
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Memory. Allocate fails with ResourceExhausted, naming the bytes; memory is zeroed and 64-byte aligned.
+  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  virtual void CopyFromHost(void* device, const void* host, size_t bytes) = 0;
+  virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
+  // Waits for everything enqueued; the first error since the last call.
+  virtual absl::Status Synchronize() = 0;
+
+  // The weight whose rows are the rows of `parts`, one below the other (so that Q, K and V become one linear), stored
+  // as `dtype`: rounded to nearest even, or for kI8 quantised symmetrically with one scale an output channel
+  // (scale = max|w| / 127). `bias`: float [sum of rows] in host memory, or empty.
+  virtual absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
+                                            DType dtype) = 0;
+
+  // out[t] = table[token_ids[t]].                                                         out: [T, H]
+  virtual void Embed(const int32_t* token_ids, const Weight& table, Tensor out) = 0;
+
+  // out = x / sqrt(mean(x^2) + eps) * weight.                                             x, out: [T, H], weight: [H]
+  virtual void RmsNorm(Tensor x, const float* weight, float eps, Tensor out) = 0;
+
+  // x += delta; out = RmsNorm(x).                                                         x, delta, out: [T, H]
+  virtual void AddRmsNorm(Tensor x, Tensor delta, const float* weight, float eps, Tensor out) = 0;
+
+  // out = x W^T + b.                                                                      x: [T, in], out: [T, out]
+  // kI8 weights: x is quantised symmetrically with one scale a row, the products are summed as integers, exactly.
+  virtual void Linear(Tensor x, const Weight& weight, Tensor out) = 0;
+
+  // Queries and keys of qkv are normed (where norm says so) and rotated to their positions, queries in place; keys and
+  // values are written to their places in the paged cache.                                qkv: [T, (Hq + 2 Hkv) * D]
+  virtual void RotateAndAppend(Tensor qkv, const AttentionHeads& heads, const QkNorm& norm, const RotaryTable& rotary,
+                               const RowMap& rows, const KvView& kv) = 0;
+
+  // Causal softmax attention of each token over its row's cached positions 0 .. its own.  qkv: queries as left by
+  // RotateAndAppend (first Hq * D columns), out: [T, Hq * D]
+  virtual void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) = 0;
+
+  // out = silu(gate) * up.                                                                gate_up: [T, 2 F], out: [T, F]
+  virtual void SwiGlu(Tensor gate_up, Tensor out) = 0;
+
+  // out[i] = x[rows[i]].                                                                  out: [R, H]
+  virtual void GatherRows(Tensor x, const int32_t* rows, Tensor out) = 0;
+
+  // Draws one token a row; destroys the logits. Waits for the device: results are in host memory on return.
+  //                                                                                       logits: F32 [R, vocab]
+  virtual void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) = 0;
+};
+
+}  // namespace weft
