@@ -86,7 +86,8 @@ class Backend {
   // RotateAndAppend (first Hq * D columns), out: [T, Hq * D]
   virtual void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) = 0;
 
-  // out = silu(gate) * up.                                                                gate_up: [T, 2 F], out: [T, F]
+  // out = silu(gate) * up.                                                                gate_up: [T, 2 F], out: [T,
+  // F]
   virtual void SwiGlu(Tensor gate_up, Tensor out) = 0;
 
   // out[i] = x[rows[i]].                                                                  out: [R, H]

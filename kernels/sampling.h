@@ -27,13 +27,14 @@ struct SampleArgs {
   int32_t top_k = 0;         // keep the k best; 0: all
   float top_p = 1.0f;        // keep the smallest set of best tokens whose probability reaches top_p
   float min_p = 0.0f;        // keep tokens at least min_p times as probable as the best
-  float repetition_penalty = 1.0f;  // CTRL (arXiv 1909.05858): seen tokens' logits divided (positive) or multiplied by it
-  float presence_penalty = 0.0f;    // subtracted from tokens of the output
-  float frequency_penalty = 0.0f;   // subtracted from tokens of the output, times their count there
+  float repetition_penalty =
+      1.0f;                       // CTRL (arXiv 1909.05858): seen tokens' logits divided (positive) or multiplied by it
+  float presence_penalty = 0.0f;  // subtracted from tokens of the output
+  float frequency_penalty = 0.0f;  // subtracted from tokens of the output, times their count there
   uint64_t seed = 0;
-  uint32_t sequence = 0;  // which of a request's n choices
-  int64_t position = 0;   // of the token to be drawn
-  int32_t num_logprobs = -1;  // -1: none wanted; n: the drawn token's and the n best
+  uint32_t sequence = 0;                // which of a request's n choices
+  int64_t position = 0;                 // of the token to be drawn
+  int32_t num_logprobs = -1;            // -1: none wanted; n: the drawn token's and the n best
   absl::Span<const TokenCount> counts;  // empty when no penalty is set
   absl::Span<const LogitBias> biases;   // bias and bans, applied after the penalties
 };

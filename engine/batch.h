@@ -1,0 +1,89 @@
+// The contract between scheduler and engine: flat arrays, no pointers to sequences, cheap to send to another process.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace weft {
+
+// In Batch::token_ids: the token that was last sampled in the row's slot. It lets step n + 1 be submitted before step
+// n's tokens are known to the host.
+inline constexpr int32_t kLastSampled = -1;
+
+// How the tokens of one sequence are drawn. Fixed while the sequence lives.
+struct SamplingParams {
+  float temperature = 1.0f;  // 0: greedy
+  int32_t top_k = 0;         // 0: all
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // token, added to its logit
+  uint64_t seed = 0;
+  uint32_t sequence = 0;                   // which of a request's n choices; parts equal seeds
+  int32_t num_logprobs = -1;               // -1: none; n >= 0: of the drawn token and of the n best
+  int32_t min_tokens = 0;                  // until so many tokens are drawn, those of `banned_before_min` can't be
+  std::vector<int32_t> banned_before_min;  // end-of-sequence and stop ids
+
+  bool HasPenalties() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
+};
+
+// A sequence takes a slot: its parameters, and the tokens known so far (for penalties; empty when there are none).
+struct SlotStart {
+  int32_t slot = 0;
+  int32_t num_prompt_tokens = 0;
+  SamplingParams sampling;
+  std::vector<int32_t> tokens;  // prompt, then what was drawn before a preemption
+};
+
+// A row that ends its known tokens, so that the next one is drawn.
+struct SamplingRow {
+  int32_t row = 0;
+  int64_t position = 0;  // of the token to be drawn
+};
+
+// Everything a worker needs for one step.
+struct Batch {
+  int64_t step = 0;
+  std::vector<int32_t> token_ids;  // [num_tokens] a token, or kLastSampled
+  std::vector<int32_t> positions;  // [num_tokens]
+  std::vector<int32_t> row_begin;  // [num_rows + 1] row r, one sequence's chunk: tokens row_begin[r] .. row_begin[r+1]
+  std::vector<int32_t> slots;      // [num_rows] where the sequence's device-side state lives
+  std::vector<int32_t> block_begin;  // [num_rows + 1] into block_ids: the row's block table, enough for all its tokens
+  std::vector<int32_t> block_ids;
+  std::vector<SlotStart> slot_starts;  // applied before anything else
+  std::vector<SamplingRow> sampling;   // ascending by row
+
+  bool empty() const { return token_ids.empty(); }
+  int num_tokens() const { return static_cast<int>(token_ids.size()); }
+  int num_rows() const { return static_cast<int>(slots.size()); }
+};
+
+struct TokenAndLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+// One drawn token. Log-probabilities are of the model's own distribution, before penalties, bias and temperature.
+struct SampledToken {
+  int32_t token = 0;
+  float logprob = 0;                          // set when the sequence asked for log-probabilities
+  std::vector<TokenAndLogprob> top_logprobs;  // best first
+  bool finite = true;                         // false: the logits held a NaN; the sequence must end in an error
+};
+
+// What a step gave: one token for each entry of Batch::sampling, in its order.
+struct StepResult {
+  int64_t step = 0;
+  std::vector<SampledToken> tokens;
+  absl::Duration compute_time;  // the worker's time on this step
+};
+
+}  // namespace weft

@@ -1,0 +1,42 @@
+// An Engine executes batches on a group of devices, in the order of their submission.
+//
+// Owned by one Replica and called from its thread only. Two kinds: LocalEngine (workers are threads of this process)
+// and, across processes, RemoteEngine; tests have a fake.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/batch.h"
+
+namespace weft {
+
+// What the scheduler may ask of an engine. Fixed once the engine is up.
+struct EngineLimits {
+  int64_t max_model_len = 0;       // positions: prompt and output of one sequence
+  int num_blocks = 0;              // KV blocks
+  int block_size = 0;              // tokens a block
+  int max_num_seqs = 0;            // slots, and rows a step
+  int max_num_batched_tokens = 0;  // tokens a step
+  int32_t vocab_size = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const EngineLimits& limits() const = 0;
+
+  // True while another batch may be submitted: one step may wait while one executes, so the device never idles.
+  virtual bool HasRoom() const = 0;
+  virtual bool HasInFlight() const = 0;
+
+  // Requires HasRoom(). Returns at once.
+  virtual void Submit(Batch batch) = 0;
+
+  // Waits for the oldest submitted batch. Requires HasInFlight(). An error means that the engine is dead: every batch
+  // in flight is lost, and every later call fails likewise.
+  virtual absl::StatusOr<StepResult> Collect() = 0;
+};
+
+}  // namespace weft

@@ -1,0 +1,73 @@
+// config.json of a Hugging Face model directory, checked: the families differ by these fields, not by classes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+// How rotary frequencies are stretched beyond the trained context. Names and formulas as in Hugging Face
+// `rope_scaling` / `rope_parameters`.
+struct RopeScaling {
+  enum class Kind { kNone, kLinear, kDynamic, kLlama3, kYarn };
+  Kind kind = Kind::kNone;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;                  // llama3
+  double high_freq_factor = 4.0;                 // llama3
+  int64_t original_max_position_embeddings = 0;  // llama3, yarn, dynamic
+  double beta_fast = 32.0;                       // yarn
+  double beta_slow = 1.0;                        // yarn
+  std::optional<double> attention_factor;        // yarn
+  std::optional<double> mscale;                  // yarn
+  std::optional<double> mscale_all_dim;          // yarn
+  bool truncate = true;                          // yarn: round the correction range to whole dimensions
+};
+
+struct ModelConfig {
+  std::string model_type;    // "llama", "mistral", "qwen2", "qwen3"
+  std::string architecture;  // "LlamaForCausalLM", ...
+  int32_t vocab_size = 0;
+  int32_t hidden_size = 0;
+  int32_t intermediate_size = 0;
+  int num_layers = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  float rms_norm_eps = 1e-6f;
+  int64_t max_position_embeddings = 0;
+  double rope_theta = 10000.0;
+  double partial_rotary_factor = 1.0;
+  RopeScaling rope_scaling;
+  bool qkv_bias = false;     // Qwen2; Llama with attention_bias
+  bool output_bias = false;  // Llama with attention_bias: o_proj too
+  bool mlp_bias = false;     // Llama with mlp_bias
+  bool qk_norm = false;      // Qwen3
+  bool tie_word_embeddings = false;
+  // Tokens a layer's attention looks back on, itself included; 0: all. One entry a layer.
+  std::vector<int64_t> sliding_window;
+  DType dtype = DType::kF32;           // of the checkpoint, as config.json names it
+  std::vector<int32_t> eos_token_ids;  // config.json, overridden by generation_config.json
+  std::optional<int32_t> bos_token_id;
+};
+
+// Sampling defaults of generation_config.json; what a request leaves out takes these.
+struct GenerationConfig {
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  std::optional<int32_t> max_new_tokens;
+};
+
+// Errors: InvalidArgument "FILE: code: field ..." with the code words of the bad-input catalogue (K01 to K09):
+// unsupported_model, missing_field, out_of_range, inconsistent, unsupported_rope, unsupported_quantization.
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);
+absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& model_dir);
+
+}  // namespace weft

@@ -1,0 +1,47 @@
+// The weights of one rank: read from safetensors (or made up), sliced, stored as the backend wants them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model_config.h"
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+struct LayerWeights {
+  Buffer input_norm;      // float [hidden]
+  Weight qkv;             // [(Hq + 2 Hkv) * D, hidden], with bias where the family has one
+  Buffer q_norm, k_norm;  // float [D], or empty
+  Weight output;          // [hidden, Hq * D]
+  Buffer post_norm;       // float [hidden]
+  Weight gate_up;         // [2 * intermediate, hidden]: gate's rows, then up's
+  Weight down;            // [hidden, intermediate]
+};
+
+struct ModelWeights {
+  Weight embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  Buffer final_norm;           // float [hidden]
+  std::optional<Weight> head;  // [vocab, hidden]; none: the embedding is tied
+  const Weight& output_head() const { return head.has_value() ? *head : embedding; }
+};
+
+enum class LoadFormat { kSafetensors, kDummy };
+
+struct WeightOptions {
+  LoadFormat format = LoadFormat::kSafetensors;
+  std::optional<DType> dtype;  // how linears are stored; none: as the checkpoint has them
+  uint64_t dummy_seed = 0;
+};
+
+// Loads every tensor that `config` implies, and refuses a directory with one missing, left over or of another shape.
+// Errors: InvalidArgument "FILE: code: what", code words of the bad-input catalogue (M01 to M21); NotFound when there
+// are no weights; DataLoss for io_error; ResourceExhausted when memory doesn't suffice.
+absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
+                                         const WeightOptions& options, Backend& backend);
+
+}  // namespace weft
