@@ -1,0 +1,51 @@
+// What the scheduler tells about itself: plain numbers, copied out once a step, so that nobody who reads them ever
+// takes the scheduler's lock.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace weft {
+
+// A histogram with fixed upper bounds; the last bucket is everything above.
+template <size_t kNumBounds>
+struct FixedHistogram {
+  std::array<double, kNumBounds> bounds{};
+  std::array<int64_t, kNumBounds + 1> counts{};
+  double sum = 0;
+
+  void Observe(double value) {
+    size_t bucket = 0;
+    while (bucket < kNumBounds && value > bounds[bucket]) ++bucket;
+    ++counts[bucket];
+    sum += value;
+  }
+};
+
+inline constexpr std::array<double, 19> kShortTimeBounds = {.001, .002, .003, .004, .005, .0075, .01, .015, .02, .03,
+                                                            .04,  .05,  .075, .1,   .15,  .25,   .5,  1,    2.5};
+inline constexpr std::array<double, 22> kLongTimeBounds = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                                           1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+inline constexpr std::array<double, 12> kSizeBounds = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
+
+struct Stats {
+  int64_t num_waiting = 0;  // pulled by the replica but not running; the fair queue counts its own
+  int64_t num_running = 0;
+  int64_t num_blocks = 0;
+  int64_t num_free_blocks = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_steps = 0;
+  int64_t num_prompt_tokens_computed = 0;
+  int64_t num_tokens_sampled = 0;
+  FixedHistogram<19> step_seconds{kShortTimeBounds};
+  FixedHistogram<12> batch_rows{kSizeBounds};
+  FixedHistogram<12> batch_tokens{kSizeBounds};
+  FixedHistogram<22> queue_seconds{kLongTimeBounds};  // from arrival to the first step that computes the request
+
+  double KvCacheUsage() const {
+    return num_blocks == 0 ? 0.0 : 1.0 - static_cast<double>(num_free_blocks) / static_cast<double>(num_blocks);
+  }
+};
+
+}  // namespace weft

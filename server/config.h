@@ -1,0 +1,82 @@
+// Everything an operator may set: nested plain structs with their defaults and units. Flags, WEFT_* environment
+// variables and a file fill them, in that order of precedence, in one place (config.cc); the rest of the program gets
+// them by const reference.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/weights.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+struct ModelOptions {
+  std::string dir;                        // a Hugging Face model directory
+  std::vector<std::string> served_names;  // empty: the directory's last component
+  LoadFormat load_format = LoadFormat::kSafetensors;
+  std::optional<DType> weight_dtype;  // none ("auto"): as the checkpoint
+  int64_t max_model_len = 0;          // tokens; 0: the model's own limit, clamped to what the KV cache holds
+};
+
+struct EngineOptions {
+  int max_num_seqs = 64;             // sequences that run at once
+  int max_num_batched_tokens = 512;  // tokens a step
+  int block_size = 16;               // tokens a KV block
+  int64_t kv_cache_bytes = 0;  // 0: what max_num_seqs sequences of max_model_len need, at most a quarter of memory
+  int threads = 0;             // of the CPU backend; 0: one a core
+};
+
+struct QueueOptions {
+  int max_queued_requests = 0;  // 0: 4 x max_num_seqs
+};
+
+struct HttpOptions {
+  std::string host = "127.0.0.1";
+  int port = 8000;  // 0: a free one
+  int threads = 1;
+  std::string tls_cert_file;  // both or neither: PEM
+  std::string tls_key_file;
+  int max_connections = 20000;
+  int64_t max_body_bytes = 8 << 20;
+  int64_t max_header_bytes = 32 << 10;
+  absl::Duration header_timeout = absl::Seconds(10);
+  absl::Duration idle_timeout = absl::Seconds(60);
+  absl::Duration write_timeout = absl::Seconds(60);        // a reader that takes nothing for so long is cut off
+  absl::Duration keep_alive_interval = absl::Seconds(15);  // comment lines in a silent stream
+};
+
+struct GrpcOptions {
+  int port = 9000;  // on http.host; 0: a free one
+  int max_message_bytes = 8 << 20;
+  int max_concurrent_streams = 100;  // a connection
+};
+
+struct AuthOptions {
+  std::string api_keys_file;  // empty: no key is asked for
+};
+
+struct LogOptions {
+  std::string level = "info";   // trace, debug, info, warn, error
+  std::string format = "text";  // text or json
+};
+
+struct Config {
+  ModelOptions model;
+  EngineOptions engine;
+  QueueOptions queue;
+  HttpOptions http;
+  GrpcOptions grpc;
+  AuthOptions auth;
+  LogOptions log;
+  absl::Duration drain_timeout = absl::Seconds(90);
+
+  // InvalidArgument naming the setting, for values that contradict each other or can't work.
+  absl::Status Validate() const;
+};
+
+}  // namespace weft
