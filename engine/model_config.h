@@ -11,6 +11,9 @@
 
 namespace weft {
 
+// No model is longer than this; a configuration that says more is refused.
+inline constexpr int64_t kMaxPositions = int64_t{1} << 24;
+
 // How rotary frequencies are stretched beyond the trained context. Names and formulas as in Hugging Face
 // `rope_scaling` / `rope_parameters`.
 struct RopeScaling {
@@ -41,11 +44,10 @@ struct ModelConfig {
   float rms_norm_eps = 1e-6f;
   int64_t max_position_embeddings = 0;
   double rope_theta = 10000.0;
-  double partial_rotary_factor = 1.0;
   RopeScaling rope_scaling;
   bool qkv_bias = false;     // Qwen2; Llama with attention_bias
   bool output_bias = false;  // Llama with attention_bias: o_proj too
-  bool mlp_bias = false;     // Llama with mlp_bias
+  bool mlp_bias = false;     // Llama with mlp_bias: gate_proj, up_proj and down_proj
   bool qk_norm = false;      // Qwen3
   bool tie_word_embeddings = false;
   // Tokens a layer's attention looks back on, itself included; 0: all. One entry a layer.
@@ -53,6 +55,7 @@ struct ModelConfig {
   DType dtype = DType::kF32;           // of the checkpoint, as config.json names it
   std::vector<int32_t> eos_token_ids;  // config.json, overridden by generation_config.json
   std::optional<int32_t> bos_token_id;
+  std::vector<std::string> warnings;  // what was found and ignored, a line each
 };
 
 // Sampling defaults of generation_config.json; what a request leaves out takes these.
@@ -65,9 +68,15 @@ struct GenerationConfig {
   std::optional<int32_t> max_new_tokens;
 };
 
-// Errors: InvalidArgument "FILE: code: field ..." with the code words of the bad-input catalogue (K01 to K09):
-// unsupported_model, missing_field, out_of_range, inconsistent, unsupported_rope, unsupported_quantization.
+// Reads config.json, and of generation_config.json, where it exists, the end-of-sequence ids. A field that is left out
+// takes the default of transformers' class of that family.
+//
+// Errors: NotFound without a config.json; InvalidArgument "FILE: code: field ..." with the code words of the bad-input
+// catalogue (K01 to K09): unsupported_model, missing_field (also for a value of another type), out_of_range,
+// inconsistent, unsupported_rope, unsupported_quantization; invalid_json, too_large.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);
+
+// Empty when there is no generation_config.json. Errors as above.
 absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& model_dir);
 
 }  // namespace weft
