@@ -36,7 +36,7 @@ struct Stats {
   int64_t num_free_blocks = 0;
   int64_t num_preemptions = 0;
   int64_t num_steps = 0;
-  int64_t num_prompt_tokens_computed = 0;
+  int64_t num_tokens_computed = 0;  // prompt tokens, those recomputed after a preemption, and drawn ones fed back
   int64_t num_tokens_sampled = 0;
   FixedHistogram<19> step_seconds{kShortTimeBounds};
   FixedHistogram<12> batch_rows{kSizeBounds};
