@@ -6,12 +6,11 @@
 #include <memory>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
+#include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "scheduler/stats.h"
@@ -58,10 +57,10 @@ class Metrics {
   void SetStartupSeconds(absl::string_view phase, absl::Duration took);
 
  private:
-  class StatsCollectable;
+  class SchedulerNumbers;
 
   prometheus::Registry registry_;
-  std::shared_ptr<StatsCollectable> stats_;  // shared with nobody; the registry's list asks for this type
+  std::unique_ptr<SchedulerNumbers> scheduler_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Histogram& time_to_first_token_;
