@@ -1,6 +1,7 @@
 // The weights of one rank: read from safetensors (or made up), sliced, stored as the backend wants them.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,12 +35,19 @@ enum class LoadFormat { kSafetensors, kDummy };
 
 struct WeightOptions {
   LoadFormat format = LoadFormat::kSafetensors;
-  std::optional<DType> dtype;  // how linears are stored; none: as the checkpoint has them
+  // How linears are stored; none: as the checkpoint has them. With kI8 the embedding, and with it a tied head, stays as
+  // the checkpoint has it: a lookup gains no speed, and the head decides every token.
+  std::optional<DType> dtype;
   uint64_t dummy_seed = 0;
 };
 
-// Loads every tensor that `config` implies, and refuses a directory with one missing, left over or of another shape.
-// Errors: InvalidArgument "FILE: code: what", code words of the bad-input catalogue (M01 to M21); NotFound when there
+// Loads every tensor that `config` implies, and refuses a directory with one missing, left over, of another shape, or
+// of another dtype than the configuration's (norms and biases may be F32, F16 or BF16 in any). Passed over:
+// `lm_head.weight` of a model with tied embeddings, and `*.rotary_emb.inv_freq`. Beside what the backend keeps, host
+// memory holds the parts of one linear at a time. kDummy makes every matrix up and reads nothing.
+//
+// Errors: InvalidArgument "FILE: code: what", code words of the bad-input catalogue (M01 to M19, M21): those of
+// Checkpoint::Open, and missing_tensor, extra_tensor, wrong_shape, wrong_dtype, nonfinite_weights; NotFound when there
 // are no weights; DataLoss for io_error; ResourceExhausted when memory doesn't suffice.
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
                                          const WeightOptions& options, Backend& backend);

@@ -1,0 +1,55 @@
+// The tensors of a model directory: model.safetensors, or the shards that model.safetensors.index.json names.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/model_file.h"
+#include "engine/safetensors.h"
+#include "engine/shard_index.h"
+
+namespace weft {
+
+// An open checkpoint: every header is read and checked, no tensor is. Used from one thread.
+class Checkpoint {
+ public:
+  struct Entry {
+    TensorInfo info;
+    size_t shard = 0;
+  };
+
+  // The single file wins over an index, as in transformers. Other formats are never opened.
+  //
+  // Errors: those of ReadSafetensorsHeader; NotFound not_found when there are no weights; InvalidArgument
+  // refused_format when there are only weights of formats that can run code or that Weft doesn't read; InvalidArgument
+  // index_invalid when the index names no plain .safetensors file or an absent one, disagrees with a shard about the
+  // tensors in it, or gives another total_size than the tensors have.
+  static absl::StatusOr<Checkpoint> Open(const std::string& model_dir);
+
+  // Where errors about the checkpoint as a whole point: the single file, or the index.
+  const std::string& path() const { return path_; }
+  const absl::flat_hash_map<std::string, Entry>& entries() const { return entries_; }
+  // Null when there is no such tensor.
+  const Entry* Find(absl::string_view name) const;
+  const std::string& FileOf(const Entry& entry) const { return shards_[entry.shard].path(); }
+
+  // Fills out[0 .. info.end - info.begin).
+  absl::Status Read(const Entry& entry, void* out) const;
+
+ private:
+  absl::Status AddShard(ModelFile file);
+  absl::Status AddShards(const std::string& dir);
+  absl::Status CheckAgainst(const ShardIndex& index) const;
+
+  std::string path_;
+  std::vector<ModelFile> shards_;
+  std::vector<uint64_t> data_begins_;  // of each shard
+  absl::flat_hash_map<std::string, Entry> entries_;
+};
+
+}  // namespace weft
