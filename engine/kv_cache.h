@@ -1,0 +1,41 @@
+// The paged keys and values of one rank.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model_config.h"
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+// One pair of buffers a layer, each [num_blocks, num_kv_heads, block_size, head_dim]. Which sequence holds which block
+// is the scheduler's business.
+class KvCache {
+ public:
+  struct Options {
+    int num_blocks = 0;
+    int block_size = 0;  // tokens
+    DType dtype = DType::kF32;
+  };
+
+  // Errors: ResourceExhausted, naming the bytes.
+  static absl::StatusOr<KvCache> Allocate(const ModelConfig& config, const Options& options, Backend& backend);
+
+  // Bytes of one block over all layers.
+  static int64_t BlockBytes(const ModelConfig& config, int block_size, DType dtype);
+
+  KvView Layer(int layer) const;
+
+ private:
+  KvCache(const ModelConfig& config, const Options& options)
+      : view_{nullptr, nullptr, options.dtype, config.num_kv_heads, options.block_size, config.head_dim} {}
+
+  KvView view_;  // but for the pointers
+  std::vector<Buffer> keys_;
+  std::vector<Buffer> values_;
+};
+
+}  // namespace weft

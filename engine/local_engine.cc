@@ -1,0 +1,92 @@
+#include "engine/local_engine.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/status_macros.h"
+
+namespace weft {
+namespace {
+
+constexpr int kMaxInFlight = 2;  // one executes, one waits
+
+// Activations are F32; keys and values are kept as exactly as the weights are.
+DType KvDType(const ModelConfig& config, const LocalEngineOptions& options) {
+  const DType weights = options.weights.dtype.value_or(config.dtype);
+  return weights == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEngineOptions& options) {
+  const int64_t block_bytes = KvCache::BlockBytes(config, options.block_size, KvDType(config, options));
+  const int64_t num_blocks = options.kv_cache_bytes / block_bytes;
+  const int64_t needed = KvCacheBytes(config, options, options.max_model_len) / block_bytes;
+  if (num_blocks < needed) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv-cache-memory: ", options.kv_cache_bytes, " bytes are ", num_blocks, " blocks of ", block_bytes,
+        " bytes, fewer than the ", needed, " that one sequence of max-model-len ", options.max_model_len, " needs"));
+  }
+  return EngineLimits{options.max_model_len, static_cast<int>(num_blocks),   options.block_size,
+                      options.max_num_seqs,  options.max_num_batched_tokens, config.vocab_size};
+}
+
+class LocalEngine final : public Engine {
+ public:
+  LocalEngine(const EngineLimits& limits, std::unique_ptr<Backend> backend, WorkerParts parts)
+      : limits_(limits), backend_(std::move(backend)), worker_(std::move(parts), inbox_, results_) {
+    thread_ = std::thread([this] { worker_.Run(); });
+  }
+
+  ~LocalEngine() override {
+    inbox_.Close();
+    thread_.join();
+  }
+
+  const EngineLimits& limits() const override { return limits_; }
+  bool HasRoom() const override { return num_in_flight_ < kMaxInFlight; }
+  bool HasInFlight() const override { return num_in_flight_ > 0; }
+
+  void Submit(Batch batch) override {
+    CHECK(HasRoom(), "Submit requires room");
+    ++num_in_flight_;
+    inbox_.Push(std::move(batch));
+  }
+
+  absl::StatusOr<StepResult> Collect() override {
+    CHECK(HasInFlight(), "Collect requires a step in flight");
+    --num_in_flight_;
+    return *results_.Pop();
+  }
+
+ private:
+  const EngineLimits limits_;
+  std::unique_ptr<Backend> backend_;
+  Channel<Batch> inbox_;
+  Channel<absl::StatusOr<StepResult>> results_;
+  Worker worker_;
+  std::thread thread_;
+  int num_in_flight_ = 0;
+};
+
+}  // namespace
+
+int64_t KvCacheBytes(const ModelConfig& config, const LocalEngineOptions& options, int64_t num_tokens) {
+  const int64_t num_blocks = (num_tokens + options.block_size - 1) / options.block_size;
+  return num_blocks * KvCache::BlockBytes(config, options.block_size, KvDType(config, options));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> OpenLocalEngine(const ModelConfig& config, const LocalEngineOptions& options) {
+  ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, options));
+  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(options.device));
+  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options.model_dir, config, options.weights, *backend));
+  ASSIGN_OR_RETURN(Model model, Model::Create(config, std::move(weights), limits, *backend));
+  const KvCache::Options kv_options{limits.num_blocks, limits.block_size, KvDType(config, options)};
+  ASSIGN_OR_RETURN(KvCache kv_cache, KvCache::Allocate(config, kv_options, *backend));
+  ASSIGN_OR_RETURN(StepInput input, StepInput::Allocate(limits, *backend));
+  WorkerParts parts{*backend, std::move(model), std::move(kv_cache), std::move(input),
+                    Sampler(limits.max_num_seqs, *backend)};
+  return std::make_unique<LocalEngine>(limits, std::move(backend), std::move(parts));
+}
+
+}  // namespace weft

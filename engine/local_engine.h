@@ -1,0 +1,39 @@
+// An Engine whose worker is a thread of this process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "engine/batch.h"
+#include "engine/channel.h"
+#include "engine/engine.h"
+#include "engine/model_config.h"
+#include "engine/weights.h"
+#include "engine/worker.h"
+#include "kernels/backend.h"
+#include "kernels/device.h"
+
+namespace weft {
+
+struct LocalEngineOptions {
+  std::string model_dir;
+  WeightOptions weights;
+  DeviceOptions device;
+  int64_t max_model_len = 0;         // positions a sequence may have; > 0
+  int max_num_seqs = 64;             // slots, and rows a step
+  int max_num_batched_tokens = 512;  // >= max_num_seqs
+  int block_size = 16;
+  int64_t kv_cache_bytes = 0;  // holds at least one sequence of max_model_len
+};
+
+// Bytes of a KV cache for `num_tokens` tokens, in whole blocks, with the KV dtype that `options` lead to.
+int64_t KvCacheBytes(const ModelConfig& config, const LocalEngineOptions& options, int64_t num_tokens);
+
+// Loads the model and starts the worker. Errors: InvalidArgument for a bad model directory or options that contradict
+// each other, ResourceExhausted when memory doesn't suffice.
+absl::StatusOr<std::unique_ptr<Engine>> OpenLocalEngine(const ModelConfig& config, const LocalEngineOptions& options);
+
+}  // namespace weft
