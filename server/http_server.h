@@ -3,31 +3,22 @@
 
 #include <functional>
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/generation_service.h"
 #include "server/health.h"
+#include "server/metrics.h"
 
 namespace weft {
 
-// One answered request, for metrics. `route` is the table's path ("/v1/models/{id}"), "none" where none matched.
-struct HttpRequestEvent {
-  absl::string_view route;
-  int status = 0;  // 499: the client went away first
-  absl::Duration duration;
-};
-
-// What the server asks of the rest of the process. Functions are called on HTTP threads and must not block.
+// What the server asks of the rest of the process. All of it outlives the server.
 struct HttpDeps {
-  std::function<std::string()> metrics_text;                   // Prometheus text format; required
-  std::function<HealthState()> health;                         // required
-  const KeyStore* keys = nullptr;                              // null: no key is asked for
-  std::function<void(const HttpRequestEvent&)> count_request;  // may be empty
+  Metrics& metrics;
+  std::function<HealthState()> health;  // called on HTTP threads, must not block
+  const KeyStore* keys = nullptr;       // null: no key is asked for
 };
 
 // Owns its listener, its threads and its connections. Thread-safe.
@@ -36,7 +27,6 @@ struct HttpDeps {
 class HttpServer {
  public:
   // Errors: InvalidArgument for an address or certificate that can't be used, Unavailable when the port is taken.
-  // `deps.keys` must outlive the server.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options, HttpDeps deps);
   ~HttpServer();  // Stop(zero)
 
