@@ -1,0 +1,33 @@
+// A TokenSink that keeps everything it is told.
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "kernels/check.h"
+#include "scheduler/request.h"
+
+namespace weft {
+
+class RecordingSink final : public TokenSink {
+ public:
+  void Push(const SampledToken& token) override {
+    CHECK(!finish.has_value(), "nothing comes after the end");
+    tokens.push_back(token.token);
+  }
+  void Finish(const FinishEvent& event) override {
+    CHECK(!finish.has_value(), "exactly one end");
+    finish = event;
+    finished.Notify();
+  }
+  bool Cancelled() const override { return cancelled; }
+
+  std::vector<int32_t> tokens;
+  std::optional<FinishEvent> finish;
+  absl::Notification finished;  // for tests with threads: after it, the rest may be read
+  std::atomic<bool> cancelled = false;
+};
+
+}  // namespace weft

@@ -1,0 +1,223 @@
+#include "scheduler/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "tests/fakes/fake_engine.h"
+#include "tests/fakes/recording_sink.h"
+
+namespace weft {
+namespace {
+
+constexpr int32_t kVocab = 1000;
+
+EngineLimits Limits(int num_blocks, int block_size, int max_num_seqs, int max_num_batched_tokens) {
+  return {int64_t{num_blocks} * block_size, num_blocks, block_size, max_num_seqs, max_num_batched_tokens, kVocab};
+}
+
+std::vector<int32_t> Prompt(int length, int seed) {
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < length; ++i) tokens.push_back((seed * 7919 + i * 104729) % kVocab);
+  return tokens;
+}
+
+// A scheduler and a fake engine, stepped by hand.
+struct Bench {
+  explicit Bench(const EngineLimits& limits) : engine(limits), scheduler(limits, clock) {}
+
+  std::shared_ptr<RecordingSink> Add(std::vector<int32_t> prompt, int max_tokens, std::vector<int32_t> stops = {}) {
+    auto sink = std::make_shared<RecordingSink>();
+    auto request = std::make_unique<Request>();
+    request->id = next_id++;
+    request->arrival = clock.Now();
+    request->prompt = std::move(prompt);
+    request->sampling.seed = static_cast<uint64_t>(request->id);
+    request->stop = {max_tokens, std::move(stops)};
+    request->sink = sink;
+    scheduler.Add(std::move(request));
+    return sink;
+  }
+
+  // One turn of the main loop.
+  void Step() {
+    while (engine.HasRoom()) {
+      Batch batch = scheduler.Schedule();
+      scheduler.CheckInvariants();
+      if (batch.empty()) break;
+      engine.Submit(std::move(batch));
+    }
+    ASSERT_TRUE(engine.HasInFlight() || !scheduler.HasWork()) << "no progress";
+    if (engine.HasInFlight()) scheduler.Commit(*engine.Collect());
+    scheduler.CheckInvariants();
+    for (const Event& event : scheduler.TakeEvents()) {
+      if (event.token.has_value()) event.sink->Push(*event.token);
+      if (event.finish.has_value()) event.sink->Finish(*event.finish);
+    }
+  }
+
+  void RunUntilIdle() {
+    while (scheduler.HasWork() || engine.HasInFlight()) ASSERT_NO_FATAL_FAILURE(Step());
+  }
+
+  SystemClock clock;
+  FakeEngine engine;
+  Scheduler scheduler;
+  int64_t next_id = 0;
+};
+
+std::vector<int32_t> Expected(const std::vector<int32_t>& prompt, uint64_t seed, int count) {
+  SamplingParams sampling;
+  sampling.seed = seed;
+  return FakeEngine::ExpectedTokens(prompt, sampling, kVocab, count);
+}
+
+TEST(SchedulerTest, DrawsUntilMaxTokens) {
+  Bench bench(Limits(8, 4, 2, 16));
+  const auto sink = bench.Add(Prompt(5, 1), 9);
+  bench.RunUntilIdle();
+  EXPECT_EQ(sink->tokens, Expected(Prompt(5, 1), 0, 9));
+  EXPECT_EQ(sink->finish->reason, FinishReason::kLength);
+}
+
+TEST(SchedulerTest, EndsAtAStopTokenAndNamesIt) {
+  const std::vector<int32_t> expected = Expected(Prompt(5, 1), 0, 9);
+  Bench bench(Limits(8, 4, 2, 16));
+  const auto sink = bench.Add(Prompt(5, 1), 9, {expected[4]});
+  bench.RunUntilIdle();
+  EXPECT_EQ(sink->tokens, std::vector<int32_t>(expected.begin(), expected.begin() + 4));
+  EXPECT_EQ(sink->finish->reason, FinishReason::kStop);
+  EXPECT_EQ(sink->finish->stop_token, expected[4]);
+  EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 8);
+}
+
+TEST(SchedulerTest, CutsPromptsToTheTokenBudget) {
+  for (const int budget : {1, 3, 7, 64}) {
+    Bench bench(Limits(16, 4, 2, budget));
+    const auto sink = bench.Add(Prompt(33, 2), 4);
+    bench.RunUntilIdle();
+    EXPECT_EQ(sink->tokens, Expected(Prompt(33, 2), 0, 4)) << budget;
+  }
+}
+
+TEST(SchedulerTest, NextTokensDoNotWaitForALongPrompt) {
+  Bench bench(Limits(64, 4, 4, 8));
+  const auto sink = bench.Add(Prompt(4, 1), 40);
+  bench.Step();
+  const auto long_prompt = bench.Add(Prompt(100, 2), 1);
+  for (int i = 0; i < 10; ++i) {
+    const size_t before = sink->tokens.size();
+    bench.Step();
+    EXPECT_EQ(sink->tokens.size(), before + 1);
+  }
+  EXPECT_FALSE(long_prompt->finish.has_value());
+  bench.RunUntilIdle();
+}
+
+TEST(SchedulerTest, PreemptsNewestWhenBlocksRunOutAndKeepsItsTokens) {
+  Bench bench(Limits(8, 4, 3, 64));
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 3; ++i) sinks.push_back(bench.Add(Prompt(6, i), 20));
+  bench.RunUntilIdle();
+  EXPECT_GT(bench.scheduler.stats().num_preemptions, 0);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(sinks[static_cast<size_t>(i)]->tokens, Expected(Prompt(6, i), static_cast<uint64_t>(i), 20)) << i;
+  }
+}
+
+TEST(SchedulerTest, NeverPreemptsTheOldest) {
+  Bench bench(Limits(8, 4, 3, 64));
+  const auto oldest = bench.Add(Prompt(6, 0), 20);
+  for (int i = 1; i < 3; ++i) bench.Add(Prompt(6, i), 20);
+  // The first token is drawn by the first step; from then on the oldest gets one a step.
+  for (size_t i = 1; i <= 20; ++i) {
+    bench.Step();
+    EXPECT_EQ(oldest->tokens.size(), i);
+  }
+  bench.RunUntilIdle();
+}
+
+TEST(SchedulerTest, CancelFreesBlocksWithinTwoSteps) {
+  Bench bench(Limits(8, 4, 3, 64));
+  const auto sink = bench.Add(Prompt(6, 0), 20);
+  bench.Step();
+  bench.Step();
+  sink->cancelled = true;
+  bench.Step();
+  bench.Step();
+  EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 8);
+  EXPECT_EQ(sink->finish->reason, FinishReason::kCancelled);
+}
+
+TEST(SchedulerTest, AbortEndsEverySequenceOnce) {
+  Bench bench(Limits(8, 4, 2, 64));
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 4; ++i) sinks.push_back(bench.Add(Prompt(6, i), 20));
+  bench.Step();
+  bench.scheduler.Abort(absl::UnavailableError("gone"));
+  for (const Event& event : bench.scheduler.TakeEvents()) event.sink->Finish(*event.finish);
+  for (const auto& sink : sinks) EXPECT_EQ(sink->finish->status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(bench.scheduler.HasWork());
+  EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 8);
+}
+
+TEST(SchedulerTest, RefusesWhatCanNeverFit) {
+  const EngineLimits limits = {.max_model_len = 100, .num_blocks = 4, .block_size = 16};
+  EXPECT_TRUE(CheckFits(32, 32, limits).ok());
+  EXPECT_FALSE(CheckFits(32, 33, limits).ok());  // the pool
+  EXPECT_FALSE(CheckFits(100, 1, limits).ok());  // the model
+}
+
+TEST(SchedulerTest, TakesOnNoMoreThanAStepCanStart) {
+  Bench bench(Limits(64, 4, 8, 10));
+  bench.Add(Prompt(6, 0), 2);
+  EXPECT_TRUE(bench.scheduler.WantsMore());
+  bench.Add(Prompt(6, 1), 2);
+  EXPECT_FALSE(bench.scheduler.WantsMore());
+  bench.RunUntilIdle();
+}
+
+// The whole life of 10,000 requests under arrivals, cancels, stops and a pool that is always too small: every output is
+// what it would have been alone, every request ends once, and the pool is whole again.
+TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
+  struct Case {
+    std::vector<int32_t> prompt;
+    int max_tokens = 0;
+    std::shared_ptr<RecordingSink> sink;
+  };
+  std::mt19937 rng(20261123);
+  const auto uniform = [&rng](int low, int high) { return std::uniform_int_distribution<int>(low, high)(rng); };
+  Bench bench(Limits(24, 4, 8, 24));
+  std::vector<Case> cases;
+  while (cases.size() < 10000) {
+    for (int i = uniform(0, 3); i > 0 && bench.scheduler.WantsMore(); --i) {
+      Case c{Prompt(uniform(1, 40), uniform(0, 1000)), uniform(1, 30), nullptr};
+      c.sink = bench.Add(c.prompt, c.max_tokens, {uniform(0, kVocab - 1), uniform(0, kVocab - 1)});
+      cases.push_back(std::move(c));
+    }
+    if (!cases.empty() && uniform(0, 9) == 0) {
+      const int recent = std::min<int>(static_cast<int>(cases.size()), 12);
+      cases[cases.size() - static_cast<size_t>(uniform(1, recent))].sink->cancelled = true;
+    }
+    ASSERT_NO_FATAL_FAILURE(bench.Step());
+  }
+  bench.RunUntilIdle();
+  EXPECT_GT(bench.scheduler.stats().num_preemptions, 100);
+  EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 24);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const RecordingSink& sink = *cases[i].sink;
+    ASSERT_TRUE(sink.finish.has_value()) << i;
+    if (sink.finish->reason == FinishReason::kLength) {
+      EXPECT_EQ(static_cast<int>(sink.tokens.size()), cases[i].max_tokens);
+    }
+    const auto expected = Expected(cases[i].prompt, i, static_cast<int>(sink.tokens.size()));
+    ASSERT_EQ(sink.tokens, expected) << i;
+  }
+}
+
+}  // namespace
+}  // namespace weft
