@@ -1,6 +1,6 @@
 // Everything an operator may set: nested plain structs with their defaults and units. Flags, WEFT_* environment
-// variables and a file fill them, in that order of precedence, in one place (config.cc); the rest of the program gets
-// them by const reference.
+// variables and a file fill them, in that order of precedence, in one place (config_flags.cc); the rest of the program
+// gets them by const reference.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,7 @@ struct GrpcOptions {
 
 struct AuthOptions {
   std::string api_keys_file;  // empty: no key is asked for
+  bool insecure = false;      // serve beyond this machine without keys
 };
 
 struct LogOptions {

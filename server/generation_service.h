@@ -5,105 +5,28 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/random/random.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/model_config.h"
-#include "nlohmann/json.hpp"
+#include "scheduler/clock.h"
 #include "scheduler/fair_queue.h"
+#include "server/generate_request.h"
+#include "server/generation.h"
+#include "server/metrics.h"
 #include "server/text/chat_template.h"
 #include "server/text/tokenizer.h"
 
 namespace weft {
-
-class Metrics;
-
-// Messages, tools and further template variables as the client sent them: a JSON object with "messages".
-struct ChatPrompt {
-  nlohmann::ordered_json inputs;
-};
-
-// A request of either protocol. Types are checked by the protocol's parser; ranges here, by one table (limits.h).
-struct GenerateRequest {
-  std::string request_id;  // of the client, or made by the front end; echoed, logged
-  std::string tenant;      // who pays: the API key's id, or "default"
-  std::string model;       // empty: the one that is served
-  std::variant<std::string, std::vector<int32_t>, ChatPrompt> prompt;
-  bool add_special_tokens = true;  // for text prompts: the tokenizer's post-processor (bos)
-
-  int64_t n = 1;
-  std::optional<int64_t> max_tokens;  // none: what the model's positions leave
-  int64_t min_tokens = 0;
-  std::vector<std::string> stop;
-  std::vector<int32_t> stop_token_ids;
-  bool include_stop_str_in_output = false;
-  bool ignore_eos = false;
-  bool skip_special_tokens = true;
-  bool echo = false;  // the prompt's text comes first
-
-  // None: the model's generation_config.json, else the neutral value.
-  std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int64_t> top_k;
-  double presence_penalty = 0;
-  double frequency_penalty = 0;
-  std::vector<std::pair<int64_t, double>> logit_bias;
-  std::optional<int64_t> seed;
-  std::optional<int64_t> num_logprobs;  // best tokens to report beside the drawn one
-};
-
-struct TokenText {
-  int32_t id = 0;
-  std::string bytes;  // raw; may be part of a character
-  float logprob = 0;
-};
-
-struct GeneratedToken {
-  TokenText token;
-  std::vector<TokenText> top_logprobs;  // best first
-};
-
-enum class StopKind { kStop, kLength, kCancelled, kError };
-
-struct Finish {
-  StopKind kind = StopKind::kStop;
-  std::variant<std::monostate, std::string, int32_t> stop_reason;  // the stop string or token id that matched
-  absl::Status status;                                             // kError: why
-};
-
-// What is new for one choice: text that is certain (whole characters, no part of a stop string), the tokens it came
-// from where log-probabilities were asked for, and at the end the reason. `finish` comes exactly once for each choice.
-struct Delta {
-  int index = 0;
-  std::string text;
-  std::vector<int32_t> token_ids;        // all tokens since the last delta, the stop token not among them
-  std::vector<GeneratedToken> logprobs;  // only when asked for
-  std::optional<Finish> finish;
-};
-
-struct Usage {
-  int64_t prompt_tokens = 0;      // once for all n choices
-  int64_t completion_tokens = 0;  // of all choices
-  int64_t cached_tokens = 0;
-};
-
-// A request under way. Owned by the front end's connection; destruction cancels what still runs, and its blocks are
-// free within two steps. Used by one thread at a time.
-class Generation {
- public:
-  ~Generation();
-  // What has arrived since the last call, in order for each choice. Never blocks; empty when nothing is new.
-  std::vector<Delta> Take();
-  bool done() const;  // every choice's finish has been taken
-  Usage usage() const;
-  const std::vector<int32_t>& prompt_ids() const;
-  const std::string& prompt_text() const;  // for echo; empty unless asked for
-};
 
 // What clients may know of the model.
 struct ModelInfo {
@@ -115,11 +38,31 @@ struct ModelInfo {
   std::string fingerprint;  // build, model digest, kernel path: equal fingerprints give equal tokens
 };
 
+struct GenerationServiceOptions {
+  ModelInfo model;
+  GenerationConfig defaults;            // for what a request leaves out
+  std::vector<int32_t> eos_token_ids;   // end a sequence unless a request ignores them
+  int max_queued_requests = 256;        // as the fair queue's, which this service alone fills
+};
+
+// What the service uses and does not own; all of it outlives the service.
+struct GenerationServiceParts {
+  const Tokenizer& tokenizer;
+  const ChatTemplate* chat_template;  // null: the model has none, and chat is refused
+  FairQueue& queue;
+  Metrics& metrics;
+  const Clock& clock;
+};
+
 // Validates, prices, renders the template, tokenizes, enqueues. Thread-safe.
 class GenerationService {
  public:
+  GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts);
+  ~GenerationService();  // requires that no Generation lives
+
   // Admission is decided here, before any byte of an answer: errors are ApiErrors (400, 404, 413, 429, 503). `wake` is
-  // called, from any thread, when Take() has something new after it gave nothing; it must only post.
+  // called, from any thread, when Take() has something new after it gave nothing; it must only post. It may be called
+  // before this returns, and is never called once the Generation is destroyed. Costs time linear in the prompt.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerateRequest request, std::function<void()> wake);
 
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::variant<std::string, ChatPrompt>& prompt,
@@ -127,14 +70,50 @@ class GenerationService {
   absl::StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids) const;
   std::string TokenBytes(int32_t id) const;
 
-  const ModelInfo& model() const;
+  const ModelInfo& model() const { return options_.model; }
   bool ServesModel(absl::string_view name) const;  // empty: yes
 
   // From now on new work gets 503; what was accepted goes on.
-  void StopAccepting();
-  bool accepting() const;
+  void StopAccepting() { accepting_.store(false); }
+  bool accepting() const { return accepting_.load(); }
   int64_t num_active() const;  // generations not yet done
-  void CancelAll();            // drain time is over
+
+  // Ends everything that runs or waits with `why`: drain time is over, or the engine died.
+  void CancelAll(const absl::Status& why);
+  void CancelAll();  // because the server shuts down
+
+ private:
+  friend class Generation;
+  class QueueTicket;
+
+  absl::StatusOr<std::unique_ptr<Generation>> Admit(GenerateRequest request, std::function<void()> wake);
+  absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);
+  absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text, bool add_special_tokens) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatPrompt& chat) const;
+  absl::Status CheckBytes(size_t prompt_bytes, absl::string_view param) const;
+  absl::StatusOr<int64_t> MaxTokens(const GenerateRequest& request, int64_t num_prompt_tokens) const;
+  absl::Status CheckIds(const GenerateRequest& request) const;
+  std::string PromptText(const GenerateRequest& request, const std::vector<int32_t>& ids) const;
+  uint64_t Seed(const GenerateRequest& request);
+  absl::Status Enqueue(Generation& generation, const GenerateRequest& request, const Request& prototype);
+  void Remember(Generation& generation);
+  void Forget(Generation& generation);
+  void Cancel(int64_t request_id, TokenStream& stream);
+
+  const GenerationServiceOptions options_;
+  const Tokenizer& tokenizer_;
+  const ChatTemplate* const chat_template_;
+  FairQueue& queue_;
+  Metrics& metrics_;
+  const Clock& clock_;
+  std::atomic<bool> accepting_{true};
+  std::atomic<int64_t> next_request_id_{1};
+
+  mutable absl::Mutex mutex_;
+  absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
+  int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;                       // places in the queue, promised but not taken
+  absl::flat_hash_set<Generation*> active_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace weft

@@ -119,11 +119,6 @@ Metrics::Metrics()
                           .Name("weft_grpc_responses_total")
                           .Help("Calls answered over gRPC, by canonical status code.")
                           .Register(registry_)),
-      http_connections_(prometheus::BuildGauge()
-                            .Name("weft_http_connections")
-                            .Help("HTTP connections that are open.")
-                            .Register(registry_)
-                            .Add({})),
       startup_seconds_(prometheus::BuildGauge()
                            .Name("weft_startup_seconds")
                            .Help("Time that each phase of starting took.")
@@ -185,8 +180,6 @@ void Metrics::CountHttpResponse(int status) {
 }
 
 void Metrics::CountGrpcResponse(int code) { grpc_responses_.Add({{"code", std::to_string(code)}}).Increment(); }
-
-void Metrics::CountHttpConnections(int change) { http_connections_.Increment(change); }
 
 void Metrics::SetStartupSeconds(absl::string_view phase, absl::Duration took) {
   startup_seconds_.Add({{"phase", std::string(phase)}}).Set(absl::ToDoubleSeconds(took));

@@ -51,7 +51,6 @@ class Metrics {
   // The front ends' answers: 100 to 599; canonical gRPC codes 0 to 16.
   void CountHttpResponse(int status);
   void CountGrpcResponse(int code);
-  void CountHttpConnections(int change);  // +1 opened, -1 closed
 
   // Once, while the server starts: "config", "tokenizer", "weights", "warm_up", ...
   void SetStartupSeconds(absl::string_view phase, absl::Duration took);
@@ -71,7 +70,6 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& rejected_;
   std::array<prometheus::Counter*, 5> http_responses_;  // 1xx to 5xx
   prometheus::Family<prometheus::Counter>& grpc_responses_;
-  prometheus::Gauge& http_connections_;
   prometheus::Family<prometheus::Gauge>& startup_seconds_;
 };
 

@@ -1,0 +1,58 @@
+#include "server/config.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
+
+namespace weft {
+namespace {
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+}
+
+absl::Status Refuse(absl::string_view setting, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat(setting, ": ", why));
+}
+
+absl::Status CheckSizes(const Config& config) {
+  const EngineOptions& engine = config.engine;
+  if (engine.max_num_batched_tokens < engine.max_num_seqs) {
+    return Refuse("max-num-batched-tokens",
+                  absl::StrCat(engine.max_num_batched_tokens, " tokens a step are fewer than the ", engine.max_num_seqs,
+                               " of max-num-seqs, which each need one"));
+  }
+  if (engine.kv_cache_bytes > 0 && engine.kv_cache_bytes < (int64_t{1} << 20)) {
+    return Refuse("kv-cache-memory", "less than 1MiB holds no sequence worth serving");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckListeners(const Config& config) {
+  const bool has_cert = !config.http.tls_cert_file.empty();
+  const bool has_key = !config.http.tls_key_file.empty();
+  if (has_cert != has_key) return Refuse(has_cert ? "tls-key" : "tls-cert", "tls-cert and tls-key go together");
+  if (config.http.host.empty()) return Refuse("host", "is empty");
+  if (config.http.port != 0 && config.http.port == config.grpc.port) {
+    return Refuse("grpc-port", absl::StrCat(config.grpc.port, " is the HTTP port already"));
+  }
+  if (!IsLoopback(config.http.host) && config.auth.api_keys_file.empty() && !config.auth.insecure) {
+    return Refuse("host", absl::StrCat("'", config.http.host,
+                                       "' is reachable from other machines, and anybody could use the model: set "
+                                       "api-keys, or say --insecure"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Config::Validate() const {
+  if (model.dir.empty()) return Refuse("model", "is missing: name a model directory");
+  for (const std::string& name : model.served_names) {
+    if (name.empty()) return Refuse("served-model-name", "a name is empty");
+  }
+  RETURN_IF_ERROR(CheckSizes(*this));
+  return CheckListeners(*this);
+}
+
+}  // namespace weft

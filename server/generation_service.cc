@@ -1,0 +1,284 @@
+#include "server/generation_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/status_macros.h"
+#include "server/api_error.h"
+#include "server/limits.h"
+#include "server/sampling.h"
+#include "server/text/text_segment.h"
+
+namespace weft {
+namespace {
+
+// How much shorter than its bytes a text can become before tokens are cut: composing a Hangul syllable of three
+// letters, the worst that normal form C does, turns 9 bytes into 3.
+constexpr size_t kMaxNormalizerShrink = 3;
+
+constexpr absl::Duration kDrainRetry = absl::Seconds(5);     // about what a load balancer needs to look elsewhere
+constexpr absl::Duration kOverloadRetry = absl::Seconds(1);  // the queue moves within a second or not at all
+
+absl::Status Draining() {
+  return WithRetryAfter(
+      ApiError(absl::StatusCode::kUnavailable, "draining", "", "the server is shutting down; try another"),
+      kDrainRetry);
+}
+
+absl::Status Overloaded() {
+  return WithRetryAfter(
+      ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "", "too many requests are waiting"),
+      kOverloadRetry);
+}
+
+absl::Status TooLong(absl::string_view param, absl::string_view message) {
+  return BadRequest("context_length_exceeded", param, message);
+}
+
+size_t NumBytes(const std::vector<TextSegment>& segments) {
+  size_t num_bytes = 0;
+  for (const TextSegment& segment : segments) num_bytes += segment.text.size();
+  return num_bytes;
+}
+
+absl::string_view PromptParam(const GenerateRequest& request) {
+  return std::holds_alternative<ChatPrompt>(request.prompt) ? "messages" : "prompt";
+}
+
+}  // namespace
+
+// Places in the queue that are promised to a request while it is being prepared, so that the work is never done in vain.
+// Given back by destruction.
+class GenerationService::QueueTicket {
+ public:
+  QueueTicket(GenerationService& service, int64_t num_places) : service_(&service), num_places_(num_places) {}
+  QueueTicket(QueueTicket&& other) noexcept
+      : service_(std::exchange(other.service_, nullptr)), num_places_(other.num_places_) {}
+  QueueTicket& operator=(QueueTicket&&) = delete;
+  ~QueueTicket() {
+    if (service_ == nullptr) return;
+    absl::MutexLock lock(&service_->mutex_);
+    service_->num_reserved_ -= num_places_;
+  }
+
+ private:
+  GenerationService* service_;
+  int64_t num_places_;
+};
+
+GenerationService::GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts)
+    : options_(std::move(options)),
+      tokenizer_(parts.tokenizer),
+      chat_template_(parts.chat_template),
+      queue_(parts.queue),
+      metrics_(parts.metrics),
+      clock_(parts.clock) {}
+
+GenerationService::~GenerationService() = default;
+
+absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(GenerateRequest request,
+                                                                        std::function<void()> wake) {
+  absl::StatusOr<std::unique_ptr<Generation>> generation = Admit(std::move(request), std::move(wake));
+  if (!generation.ok()) metrics_.CountRejected(ErrorCode(generation.status()));
+  return generation;
+}
+
+// In order of cost: what a bad or hopeless request costs the server grows only as it passes.
+absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Admit(GenerateRequest request,
+                                                                     std::function<void()> wake) {
+  const absl::Time arrival = clock_.Now();
+  if (!accepting()) return Draining();
+  if (!ServesModel(request.model)) {
+    return ApiError(absl::StatusCode::kNotFound, "model_not_found", "model", "no such model is served here");
+  }
+  RETURN_IF_ERROR(CheckLimits(request));
+  RETURN_IF_ERROR(CheckIds(request));
+  ASSIGN_OR_RETURN(const QueueTicket ticket, ReservePlaces(request.n));
+
+  std::unique_ptr<Generation> generation(new Generation(*this, std::move(wake)));
+  ASSIGN_OR_RETURN(generation->prompt_ids_, PromptIds(request));
+  ASSIGN_OR_RETURN(const int64_t max_tokens,
+                   MaxTokens(request, static_cast<int64_t>(generation->prompt_ids_.size())));
+  if (request.echo) generation->prompt_text_ = PromptText(request, generation->prompt_ids_);
+
+  Request prototype;
+  prototype.tenant = request.tenant;
+  prototype.arrival = arrival;
+  prototype.prompt = generation->prompt_ids_;
+  prototype.sampling = MakeSampling(request, options_.defaults, Seed(request));
+  prototype.stop = MakeStop(request, options_.eos_token_ids, max_tokens);
+  if (prototype.sampling.min_tokens > 0) prototype.sampling.banned_before_min = prototype.stop.stop_token_ids;
+  RETURN_IF_ERROR(Enqueue(*generation, request, prototype));
+  metrics_.CountPromptTokens(static_cast<int64_t>(prototype.prompt.size()));
+  return generation;
+}
+
+absl::StatusOr<GenerationService::QueueTicket> GenerationService::ReservePlaces(int64_t n) {
+  absl::MutexLock lock(&mutex_);
+  if (num_reserved_ + queue_.size() + n > options_.max_queued_requests) return Overloaded();
+  num_reserved_ += n;
+  return QueueTicket(*this, n);
+}
+
+absl::Status GenerationService::CheckIds(const GenerateRequest& request) const {
+  const int32_t vocab_size = options_.model.vocab_size;
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt)) {
+    if (static_cast<int64_t>(ids->size()) >= options_.model.max_model_len) {
+      return TooLong("prompt", "the prompt leaves no room for a token");
+    }
+    RETURN_IF_ERROR(CheckTokenIds(*ids, vocab_size, "prompt"));
+  }
+  RETURN_IF_ERROR(CheckTokenIds(request.stop_token_ids, vocab_size, "stop_token_ids"));
+  for (const auto& [token, bias] : request.logit_bias) {
+    if (token < 0 || token >= vocab_size) {
+      return BadRequest("invalid_token_id", "logit_bias", "a token id is not in the model's vocabulary");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::PromptIds(const GenerateRequest& request) const {
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt)) return *ids;
+  if (const auto* chat = std::get_if<ChatPrompt>(&request.prompt)) return EncodeChat(*chat);
+  return EncodeText(std::get<std::string>(request.prompt), request.add_special_tokens);
+}
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeText(const std::string& text,
+                                                                   bool add_special_tokens) const {
+  RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
+  return tokenizer_.Encode(text, add_special_tokens);
+}
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeChat(const ChatPrompt& chat) const {
+  if (chat_template_ == nullptr) {
+    return BadRequest("unsupported_parameter", "messages", "this model has no chat template");
+  }
+  ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, chat_template_->Render(chat.inputs));
+  RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
+  return tokenizer_.EncodeSegments(segments);
+}
+
+// Before tokens are counted: so many bytes can't come to few enough.
+absl::Status GenerationService::CheckBytes(size_t prompt_bytes, absl::string_view param) const {
+  const size_t most = static_cast<size_t>(options_.model.max_model_len) * tokenizer_.max_token_bytes();
+  if (prompt_bytes / kMaxNormalizerShrink <= most) return absl::OkStatus();
+  return TooLong(param, "the prompt is longer than the model's context");
+}
+
+// What the request may generate.
+absl::StatusOr<int64_t> GenerationService::MaxTokens(const GenerateRequest& request, int64_t num_prompt_tokens) const {
+  const absl::string_view param = PromptParam(request);
+  const int64_t left = options_.model.max_model_len - num_prompt_tokens;
+  if (num_prompt_tokens == 0) return BadRequest("empty", param, "the prompt has no token");
+  if (left < 1) return TooLong(param, "the prompt leaves no room for a token");
+  if (!request.max_tokens.has_value()) {
+    const int64_t most = std::min<int64_t>(left, options_.defaults.max_new_tokens.value_or(left));
+    return std::max(most, std::min(left, request.min_tokens));
+  }
+  if (*request.max_tokens > left) {
+    return TooLong("max_tokens", "the prompt and max_tokens together are longer than the model's context");
+  }
+  return *request.max_tokens;
+}
+
+std::string GenerationService::PromptText(const GenerateRequest& request, const std::vector<int32_t>& ids) const {
+  if (const auto* text = std::get_if<std::string>(&request.prompt)) return *text;
+  return tokenizer_.Decode(ids, request.skip_special_tokens);
+}
+
+uint64_t GenerationService::Seed(const GenerateRequest& request) {
+  if (request.seed.has_value()) return static_cast<uint64_t>(*request.seed);
+  absl::MutexLock lock(&mutex_);
+  return absl::Uniform<uint64_t>(seeds_);
+}
+
+// All choices or none.
+absl::Status GenerationService::Enqueue(Generation& generation, const GenerateRequest& request,
+                                        const Request& prototype) {
+  const ChoiceOptions reader{.skip_special_tokens = request.skip_special_tokens,
+                             .include_stop = request.include_stop_str_in_output,
+                             .wants_logprobs = request.num_logprobs.has_value(),
+                             .stop = request.stop,
+                             .stop_token_ids = request.stop_token_ids};
+  for (int i = 0; i < static_cast<int>(request.n); ++i) {
+    ChoiceOptions choice = reader;
+    choice.index = i;
+    auto stream = std::make_shared<TokenStream>(generation.waker_, prototype.arrival, choice.wants_logprobs, clock_,
+                                                metrics_);
+    generation.choices_.push_back({.request_id = next_request_id_.fetch_add(1),
+                                   .stream = std::move(stream),
+                                   .reader = ChoiceReader(tokenizer_, std::move(choice)),
+                                   .echoed = !request.echo});
+  }
+  Remember(generation);
+  for (const Generation::Choice& choice : generation.choices_) {
+    auto queued = std::make_unique<Request>(prototype);
+    queued->id = choice.request_id;
+    queued->sampling.sequence = static_cast<uint32_t>(&choice - generation.choices_.data());
+    queued->sink = choice.stream;
+    // The ticket keeps a place, so only a closed queue refuses; what was pushed before goes with the generation.
+    if (!queue_.Push(queued).ok()) return Draining();
+  }
+  return absl::OkStatus();
+}
+
+void GenerationService::Remember(Generation& generation) {
+  generation.num_open_ = static_cast<int>(generation.choices_.size());
+  absl::MutexLock lock(&mutex_);
+  active_.insert(&generation);
+}
+
+void GenerationService::Forget(Generation& generation) {
+  absl::MutexLock lock(&mutex_);
+  active_.erase(&generation);
+}
+
+void GenerationService::Cancel(int64_t request_id, TokenStream& stream) {
+  stream.Cancel();
+  queue_.Cancel(request_id);
+}
+
+int64_t GenerationService::num_active() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int64_t>(active_.size());
+}
+
+void GenerationService::CancelAll(const absl::Status& why) {
+  std::vector<std::pair<int64_t, std::shared_ptr<TokenStream>>> streams;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const Generation* generation : active_) {
+      for (const Generation::Choice& choice : generation->choices_) {
+        streams.emplace_back(choice.request_id, choice.stream);
+      }
+    }
+  }
+  for (const auto& [request_id, stream] : streams) {
+    stream->Abort(why);
+    queue_.Cancel(request_id);
+  }
+}
+
+void GenerationService::CancelAll() {
+  CancelAll(ApiError(absl::StatusCode::kUnavailable, "shutting_down", "", "the server shut down before the end"));
+}
+
+bool GenerationService::ServesModel(absl::string_view name) const {
+  const std::vector<std::string>& names = options_.model.names;
+  return name.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(const std::variant<std::string, ChatPrompt>& prompt,
+                                                                 bool add_special_tokens) const {
+  if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) return EncodeChat(*chat);
+  return EncodeText(std::get<std::string>(prompt), add_special_tokens);
+}
+
+absl::StatusOr<std::string> GenerationService::Detokenize(const std::vector<int32_t>& ids) const {
+  RETURN_IF_ERROR(CheckTokenIds(ids, options_.model.vocab_size, "tokens"));
+  return tokenizer_.Decode(ids, /*skip_special_tokens=*/false);
+}
+
+std::string GenerationService::TokenBytes(int32_t id) const { return std::string(tokenizer_.TokenBytes(id)); }
+
+}  // namespace weft

@@ -1,0 +1,74 @@
+// One value that an operator may set: how it is written and read.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "engine/weights.h"
+#include "kernels/tensor.h"
+
+namespace weft {
+
+// The kinds. Each borrows the place in a Config that it fills.
+
+struct TextSetting {
+  std::string* value;
+};
+
+// Words; several may follow one flag.
+struct ListSetting {
+  std::vector<std::string>* value;
+};
+
+struct SwitchSetting {
+  bool* value;
+};
+
+// A whole number. `auto_is_zero`: 0 means that the server decides, and is written "auto".
+struct NumberSetting {
+  std::variant<int*, int64_t*> value;
+  int64_t least = 1;
+  int64_t most = INT32_MAX;
+  bool auto_is_zero = false;
+};
+
+// Bytes, written with a unit: "512KiB", "2GiB". At least 1.
+struct BytesSetting {
+  std::variant<int*, int64_t*> value;
+  bool auto_is_zero = false;
+};
+
+// Written with a unit: "500ms", "90s", "2m". Positive.
+struct DurationSetting {
+  absl::Duration* value;
+};
+
+// One of a few words.
+template <typename T>
+struct WordSetting {
+  T* value;
+  absl::Span<const std::pair<absl::string_view, T>> words;
+};
+
+using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, BytesSetting, DurationSetting,
+                                WordSetting<std::string>, WordSetting<LoadFormat>, WordSetting<std::optional<DType>>>;
+
+// Reads `texts` (one, but for a list) into the setting. The message says what is wrong and what would be right, without
+// the setting's name. What was there stays on error.
+absl::Status ReadSetting(const SettingRef& setting, absl::Span<const std::string> texts);
+
+// As it would be written; empty when nothing is set.
+std::string WriteSetting(const SettingRef& setting);
+
+// What may be written, for help: "SIZE", "TEXT...", "auto|f32|bf16".
+std::string SettingSyntax(const SettingRef& setting);
+
+}  // namespace weft
