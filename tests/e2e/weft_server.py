@@ -1,0 +1,78 @@
+"""Starts and stops `weft serve`, and reads what it says of itself."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+DEMO_MODEL = REPOSITORY / "deploy/demo_model"
+BINARY = os.environ["WEFT_TEST_BINARY"]
+MODEL = "weft-demo"
+
+
+class WeftServer:
+    """`weft serve` on the demo model, on ports that the system picks. A context manager; `stop` tells the exit code."""
+
+    def __init__(self, *flags, model=DEMO_MODEL, env=None):
+        self._log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [BINARY, "serve", "--model", model, "--served-model-name", MODEL, "--port", "0", "--grpc-port", "0",
+             *map(str, flags)],
+            stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, **(env or {})},
+        )
+        ready = self.process.stdout.readline()
+        match = re.fullmatch(r"weft ready http=(\S+) grpc=(\S+)\n", ready)
+        if match is None:
+            self.process.kill()
+            self.process.wait()
+            raise RuntimeError(f"not ready: {ready!r}\n{self.log()}")
+        self.http, self.grpc = match.groups()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.stop()
+        self.process.stdout.close()
+        self._log.close()
+
+    def signal(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+
+    def stop(self, timeout=60):
+        self.signal()
+        return self.process.wait(timeout)
+
+    def log(self):
+        self._log.flush()
+        self._log.seek(0)
+        return self._log.read()
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def metric(self, name):
+        """The sum over a metric's series."""
+        values = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", self.get("/metrics"), re.MULTILINE)
+        assert values, f"no metric {name}"
+        return sum(map(float, values))
+
+    def wait_for_metric(self, name, value, timeout=10):
+        """Waits until a metric has a value; metrics are all that a client sees of the scheduler."""
+        deadline = time.monotonic() + timeout
+        while (seen := self.metric(name)) != value:
+            assert time.monotonic() < deadline, f"{name} is {seen}, not {value}"
+            time.sleep(0.02)
+
+
+def run_to_exit(*arguments, env=None):
+    """Runs `weft` with arguments that end it by themselves."""
+    return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **(env or {})})
