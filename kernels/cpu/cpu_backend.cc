@@ -1,0 +1,85 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <cstring>
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/packed_weight.h"
+
+namespace weft::cpu {
+
+CpuBackend::CpuBackend(int num_threads, Isa isa)
+    : context_(isa, num_threads), samplers_(static_cast<size_t>(num_threads), RowSampler(context_.kernels)) {}
+
+absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateMemory(bytes); }
+
+void CpuBackend::CopyFromHost(void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
+
+void CpuBackend::CopyToHost(void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
+
+absl::StatusOr<Weight> CpuBackend::MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
+                                              DType dtype) {
+  return PackWeight(parts, bias, dtype, context_.pool);
+}
+
+void CpuBackend::Embed(const int32_t* token_ids, const Weight& table, Tensor out) {
+  ForRows(context_, out.rows, out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) UnpackRow(table, token_ids[t], out.Row<float>(t));
+  });
+}
+
+void CpuBackend::RmsNorm(Tensor x, const float* weight, float eps, Tensor out) {
+  ForRows(context_, x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      context_.kernels.rms_norm(x.Row<float>(t), weight, eps, x.cols, out.Row<float>(t));
+    }
+  });
+}
+
+void CpuBackend::AddRmsNorm(Tensor x, Tensor delta, const float* weight, float eps, Tensor out) {
+  ForRows(context_, x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      context_.kernels.add(x.Row<float>(t), delta.Row<float>(t), x.cols);
+      context_.kernels.rms_norm(x.Row<float>(t), weight, eps, x.cols, out.Row<float>(t));
+    }
+  });
+}
+
+void CpuBackend::Linear(Tensor x, const Weight& weight, Tensor out) { cpu::Linear(context_, x, weight, out); }
+
+void CpuBackend::RotateAndAppend(Tensor qkv, const AttentionHeads& heads, const QkNorm& norm, const RotaryTable& rotary,
+                                 const RowMap& rows, const KvView& kv) {
+  cpu::RotateAndAppend(context_, qkv, heads, norm, rotary, rows, kv);
+}
+
+void CpuBackend::Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) {
+  cpu::Attention(context_, qkv, args, rows, kv, out);
+}
+
+void CpuBackend::SwiGlu(Tensor gate_up, Tensor out) {
+  ForRows(context_, out.rows, out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* const gate = gate_up.Row<float>(t);
+      context_.kernels.swiglu(gate, gate + out.cols, out.cols, out.Row<float>(t));
+    }
+  });
+}
+
+void CpuBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
+  ForRows(context_, out.rows, out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::memcpy(out.Row<float>(i), x.Row<float>(rows[i]), static_cast<size_t>(out.cols) * sizeof(float));
+    }
+  });
+}
+
+void CpuBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) {
+  context_.pool.ParallelFor(logits.rows, [&](int64_t row, int thread) {
+    const auto i = static_cast<size_t>(row);
+    const absl::Span<float> row_logits(logits.Row<float>(row), static_cast<size_t>(logits.cols));
+    samplers_[static_cast<size_t>(thread)].Sample(row_logits, args[i], results[i]);
+  });
+}
+
+}  // namespace weft::cpu

@@ -1,0 +1,45 @@
+// The CPU as a device: vectorised kernels on a pool of threads, FP32 activations.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/context.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/sampler.h"
+
+namespace weft::cpu {
+
+// One worker's CPU device. Ops run when they are called, on the calling thread and the pool's; one thread at a time may
+// call. Weights may be F32, F16, BF16 or I8; cached keys and values F32 or BF16.
+class CpuBackend final : public Backend {
+ public:
+  // num_threads >= 1, the calling thread included. `isa` must be one that this machine runs; tests pass a lesser one.
+  explicit CpuBackend(int num_threads, Isa isa = DetectIsa());
+
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+  void CopyFromHost(void* device, const void* host, size_t bytes) override;
+  void CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
+                                    DType dtype) override;
+
+  void Embed(const int32_t* token_ids, const Weight& table, Tensor out) override;
+  void RmsNorm(Tensor x, const float* weight, float eps, Tensor out) override;
+  void AddRmsNorm(Tensor x, Tensor delta, const float* weight, float eps, Tensor out) override;
+  void Linear(Tensor x, const Weight& weight, Tensor out) override;
+  void RotateAndAppend(Tensor qkv, const AttentionHeads& heads, const QkNorm& norm, const RotaryTable& rotary,
+                       const RowMap& rows, const KvView& kv) override;
+  void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
+  void SwiGlu(Tensor gate_up, Tensor out) override;
+  void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
+  void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) override;
+
+ private:
+  Context context_;
+  std::vector<RowSampler> samplers_;  // one a thread
+};
+
+}  // namespace weft::cpu
