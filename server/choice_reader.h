@@ -37,11 +37,11 @@ struct Finish {
 };
 
 // What is new for one choice: text that is certain (whole characters, no part of a stop string), the tokens it came
-// from where log-probabilities were asked for, and at the end the reason. `finish` comes exactly once for each choice.
+// from and at the end the reason. `finish` comes exactly once for each choice.
 struct Delta {
   int index = 0;
   std::string text;
-  std::vector<int32_t> token_ids;        // all tokens since the last delta, the stop token not among them
+  std::vector<int32_t> token_ids;        // of the text; neither a stop token nor those of a stop string are among them
   std::vector<GeneratedToken> logprobs;  // one for each token, only when asked for
   std::optional<Finish> finish;
 };
@@ -52,7 +52,8 @@ struct ChoiceOptions {
   bool include_stop = false;
   bool wants_logprobs = false;
   std::vector<std::string> stop;
-  std::vector<int32_t> stop_token_ids;  // the request's own; others that end a sequence are not worth a word to clients
+  std::vector<int32_t> stop_token_ids;  // the request's own: only they are named as the reason of a stop
+  std::optional<int32_t> continues_id;  // the prompt's last token, where the text goes on from the prompt's
 };
 
 // Detokenizes one choice, looks for stop strings, and keeps tokens back until their text is shown. Owned by a
@@ -76,15 +77,15 @@ class ChoiceReader {
     std::optional<SampledToken> detail;
   };
 
-  // Text that became known; true when it completed a stop string.
-  bool Feed(const std::string& text, Delta& delta);
+  // Takes text that became known; sets the finish when it completes a stop string.
+  void Feed(const std::string& text, Delta& delta);
   void FinishWith(const FinishEvent& event, Delta& delta);
-  void Release(bool all, Delta& delta);
+  void Release(Delta& delta);
   TokenText Describe(int32_t id, float logprob) const;
 
-  const Tokenizer& tokenizer_;
-  const ChoiceOptions options_;
-  Detokenizer detokenizer_;
+  const Tokenizer* tokenizer_;
+  ChoiceOptions options_;
+  IncrementalDetokenizer detokenizer_;
   StopMatcher stop_matcher_;
   std::deque<HeldToken> held_;
   int64_t known_bytes_ = 0;  // text that came out of the detokenizer

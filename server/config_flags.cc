@@ -22,7 +22,8 @@ namespace weft {
 namespace {
 
 constexpr absl::string_view kPrefix = "WEFT_";
-constexpr absl::string_view kConfigName = "config";  // the file itself: a flag and a variable, but not a key of the file
+constexpr absl::string_view kConfigName =
+    "config";  // the file itself: a flag and a variable, but not a key of the file
 
 constexpr std::pair<absl::string_view, LoadFormat> kLoadFormats[] = {{"safetensors", LoadFormat::kSafetensors},
                                                                      {"dummy", LoadFormat::kDummy}};
@@ -40,9 +41,13 @@ const ConfigSetting kSettings[] = {
     {"Model", "served-model-name", "Names that requests may use; the first one is canonical. Default: the directory's.",
      [](Config& c) -> SettingRef { return ListSetting{&c.model.served_names}; }},
     {"Model", "weight-dtype", "How weights are stored. auto: as in the files. int8: one scale an output channel.",
-     [](Config& c) -> SettingRef { return WordSetting<std::optional<DType>>{&c.model.weight_dtype, kWeightDTypes}; }},
+     [](Config& c) -> SettingRef {
+       return WordSetting<std::optional<DType>>{&c.model.weight_dtype, kWeightDTypes};
+     }},
     {"Model", "load-format", "Where weights come from. dummy: random ones for this config.json, to measure its shape.",
-     [](Config& c) -> SettingRef { return WordSetting<LoadFormat>{&c.model.load_format, kLoadFormats}; }},
+     [](Config& c) -> SettingRef {
+       return WordSetting<LoadFormat>{&c.model.load_format, kLoadFormats};
+     }},
     {"Model", "max-model-len", "Tokens that a prompt and its output may have together. auto: the model's own limit.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.model.max_model_len, .auto_is_zero = true}; }},
 
@@ -95,9 +100,13 @@ const ConfigSetting kSettings[] = {
     {"Operation", "drain-timeout", "After SIGTERM, how long streams may go on before they are cut off.",
      [](Config& c) -> SettingRef { return DurationSetting{&c.drain_timeout}; }},
     {"Operation", "log-level", "The least severe messages that are logged, to standard error.",
-     [](Config& c) -> SettingRef { return WordSetting<std::string>{&c.log.level, kLogLevels}; }},
+     [](Config& c) -> SettingRef {
+       return WordSetting<std::string>{&c.log.level, kLogLevels};
+     }},
     {"Operation", "log-format", "Lines of text, or one JSON object a line.",
-     [](Config& c) -> SettingRef { return WordSetting<std::string>{&c.log.format, kLogFormats}; }},
+     [](Config& c) -> SettingRef {
+       return WordSetting<std::string>{&c.log.format, kLogFormats};
+     }},
 };
 
 // What one source says: setting -> its values.

@@ -7,14 +7,9 @@
 #include "server/api_error.h"
 #include "server/limits.h"
 #include "server/sampling.h"
-#include "server/text/text_segment.h"
 
 namespace weft {
 namespace {
-
-// How much shorter than its bytes a text can become before tokens are cut: composing a Hangul syllable of three
-// letters, the worst that normal form C does, turns 9 bytes into 3.
-constexpr size_t kMaxNormalizerShrink = 3;
 
 constexpr absl::Duration kDrainRetry = absl::Seconds(5);     // about what a load balancer needs to look elsewhere
 constexpr absl::Duration kOverloadRetry = absl::Seconds(1);  // the queue moves within a second or not at all
@@ -35,10 +30,22 @@ absl::Status TooLong(absl::string_view param, absl::string_view message) {
   return BadRequest("context_length_exceeded", param, message);
 }
 
+// A template's errors begin with their code word, and are the client's: the template itself was tried at start.
+absl::Status TemplateError(const absl::Status& status) {
+  const absl::string_view message = status.message();
+  return BadRequest(message.substr(0, message.find(':')), "messages", "the chat template can't render these messages");
+}
+
 size_t NumBytes(const std::vector<TextSegment>& segments) {
   size_t num_bytes = 0;
   for (const TextSegment& segment : segments) num_bytes += segment.text.size();
   return num_bytes;
+}
+
+// A completion goes on from its prompt; the answer in a conversation is a text of its own.
+std::optional<int32_t> Continues(const GenerateRequest& request, const std::vector<int32_t>& prompt) {
+  if (std::holds_alternative<ChatPrompt>(request.prompt)) return std::nullopt;
+  return prompt.back();
 }
 
 absl::string_view PromptParam(const GenerateRequest& request) {
@@ -47,8 +54,8 @@ absl::string_view PromptParam(const GenerateRequest& request) {
 
 }  // namespace
 
-// Places in the queue that are promised to a request while it is being prepared, so that the work is never done in vain.
-// Given back by destruction.
+// Places in the queue that are promised to a request while it is being prepared, so that the work is never done in
+// vain. Given back by destruction.
 class GenerationService::QueueTicket {
  public:
   QueueTicket(GenerationService& service, int64_t num_places) : service_(&service), num_places_(num_places) {}
@@ -97,8 +104,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Admit(GenerateReq
 
   std::unique_ptr<Generation> generation(new Generation(*this, std::move(wake)));
   ASSIGN_OR_RETURN(generation->prompt_ids_, PromptIds(request));
-  ASSIGN_OR_RETURN(const int64_t max_tokens,
-                   MaxTokens(request, static_cast<int64_t>(generation->prompt_ids_.size())));
+  ASSIGN_OR_RETURN(const int64_t max_tokens, MaxTokens(request, static_cast<int64_t>(generation->prompt_ids_.size())));
   if (request.echo) generation->prompt_text_ = PromptText(request, generation->prompt_ids_);
 
   Request prototype;
@@ -139,29 +145,34 @@ absl::Status GenerationService::CheckIds(const GenerateRequest& request) const {
 
 absl::StatusOr<std::vector<int32_t>> GenerationService::PromptIds(const GenerateRequest& request) const {
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt)) return *ids;
-  if (const auto* chat = std::get_if<ChatPrompt>(&request.prompt)) return EncodeChat(*chat);
-  return EncodeText(std::get<std::string>(request.prompt), request.add_special_tokens);
-}
-
-absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeText(const std::string& text,
-                                                                   bool add_special_tokens) const {
+  if (const auto* chat = std::get_if<ChatPrompt>(&request.prompt)) {
+    ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(*chat));
+    RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
+    return tokenizer_.EncodeSegments(segments);
+  }
+  const std::string& text = std::get<std::string>(request.prompt);
   RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
-  return tokenizer_.Encode(text, add_special_tokens);
+  return EncodeText(text, request.add_special_tokens);
 }
 
-absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeChat(const ChatPrompt& chat) const {
+std::vector<int32_t> GenerationService::EncodeText(const std::string& text, bool add_special_tokens) const {
+  std::vector<int32_t> ids = tokenizer_.Encode(text);
+  return add_special_tokens ? tokenizer_.AddSpecial(std::move(ids)) : ids;
+}
+
+absl::StatusOr<std::vector<TextSegment>> GenerationService::RenderChat(const ChatPrompt& chat) const {
   if (chat_template_ == nullptr) {
     return BadRequest("unsupported_parameter", "messages", "this model has no chat template");
   }
-  ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, chat_template_->Render(chat.inputs));
-  RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
-  return tokenizer_.EncodeSegments(segments);
+  absl::StatusOr<std::vector<TextSegment>> segments = chat_template_->Render(chat.inputs, clock_.Now());
+  if (!segments.ok()) return TemplateError(segments.status());
+  return segments;
 }
 
 // Before tokens are counted: so many bytes can't come to few enough.
 absl::Status GenerationService::CheckBytes(size_t prompt_bytes, absl::string_view param) const {
-  const size_t most = static_cast<size_t>(options_.model.max_model_len) * tokenizer_.max_token_bytes();
-  if (prompt_bytes / kMaxNormalizerShrink <= most) return absl::OkStatus();
+  const int64_t fewest_tokens = static_cast<int64_t>(prompt_bytes) / tokenizer_.max_token_bytes();
+  if (fewest_tokens < options_.model.max_model_len) return absl::OkStatus();
   return TooLong(param, "the prompt is longer than the model's context");
 }
 
@@ -199,12 +210,13 @@ absl::Status GenerationService::Enqueue(Generation& generation, const GenerateRe
                              .include_stop = request.include_stop_str_in_output,
                              .wants_logprobs = request.num_logprobs.has_value(),
                              .stop = request.stop,
-                             .stop_token_ids = request.stop_token_ids};
+                             .stop_token_ids = request.stop_token_ids,
+                             .continues_id = Continues(request, prototype.prompt)};
   for (int i = 0; i < static_cast<int>(request.n); ++i) {
     ChoiceOptions choice = reader;
     choice.index = i;
-    auto stream = std::make_shared<TokenStream>(generation.waker_, prototype.arrival, choice.wants_logprobs, clock_,
-                                                metrics_);
+    auto stream =
+        std::make_shared<TokenStream>(generation.waker_, prototype.arrival, choice.wants_logprobs, clock_, metrics_);
     generation.choices_.push_back({.request_id = next_request_id_.fetch_add(1),
                                    .stream = std::move(stream),
                                    .reader = ChoiceReader(tokenizer_, std::move(choice)),
@@ -270,15 +282,18 @@ bool GenerationService::ServesModel(absl::string_view name) const {
 
 absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(const std::variant<std::string, ChatPrompt>& prompt,
                                                                  bool add_special_tokens) const {
-  if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) return EncodeChat(*chat);
+  if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) {
+    ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(*chat));
+    return tokenizer_.EncodeSegments(segments);
+  }
   return EncodeText(std::get<std::string>(prompt), add_special_tokens);
 }
 
 absl::StatusOr<std::string> GenerationService::Detokenize(const std::vector<int32_t>& ids) const {
   RETURN_IF_ERROR(CheckTokenIds(ids, options_.model.vocab_size, "tokens"));
-  return tokenizer_.Decode(ids, /*skip_special_tokens=*/false);
+  return tokenizer_.Decode(ids, /*skip_special=*/false);
 }
 
-std::string GenerationService::TokenBytes(int32_t id) const { return std::string(tokenizer_.TokenBytes(id)); }
+std::string GenerationService::TokenBytes(int32_t id) const { return tokenizer_.TokenBytes(id); }
 
 }  // namespace weft

@@ -24,6 +24,7 @@
 #include "server/generation.h"
 #include "server/metrics.h"
 #include "server/text/chat_template.h"
+#include "server/text/text_segment.h"
 #include "server/text/tokenizer.h"
 
 namespace weft {
@@ -40,9 +41,9 @@ struct ModelInfo {
 
 struct GenerationServiceOptions {
   ModelInfo model;
-  GenerationConfig defaults;            // for what a request leaves out
-  std::vector<int32_t> eos_token_ids;   // end a sequence unless a request ignores them
-  int max_queued_requests = 256;        // as the fair queue's, which this service alone fills
+  GenerationConfig defaults;           // for what a request leaves out
+  std::vector<int32_t> eos_token_ids;  // end a sequence unless a request ignores them
+  int max_queued_requests = 256;       // as the fair queue's, which this service alone fills
 };
 
 // What the service uses and does not own; all of it outlives the service.
@@ -89,8 +90,8 @@ class GenerationService {
   absl::StatusOr<std::unique_ptr<Generation>> Admit(GenerateRequest request, std::function<void()> wake);
   absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
-  absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text, bool add_special_tokens) const;
-  absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatPrompt& chat) const;
+  std::vector<int32_t> EncodeText(const std::string& text, bool add_special_tokens) const;
+  absl::StatusOr<std::vector<TextSegment>> RenderChat(const ChatPrompt& chat) const;
   absl::Status CheckBytes(size_t prompt_bytes, absl::string_view param) const;
   absl::StatusOr<int64_t> MaxTokens(const GenerateRequest& request, int64_t num_prompt_tokens) const;
   absl::Status CheckIds(const GenerateRequest& request) const;
@@ -112,7 +113,7 @@ class GenerationService {
 
   mutable absl::Mutex mutex_;
   absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
-  int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;                       // places in the queue, promised but not taken
+  int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;  // places in the queue, promised but not taken
   absl::flat_hash_set<Generation*> active_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -20,8 +20,8 @@ inline constexpr size_t kMaxLogitBiases = 300;
 inline constexpr size_t kMaxRequestIdBytes = 512;
 inline constexpr double kMaxLogitBias = 100;
 
-// A number of a request: the field's name on the wire and what it may hold, bounds included. A value outside, or one that
-// isn't finite, is refused with `out_of_range` and the name as param.
+// A number of a request: the field's name on the wire and what it may hold, bounds included. A value outside, or one
+// that isn't finite, is refused with `out_of_range` and the name as param.
 struct NumberLimit {
   absl::string_view name;
   double least = 0;

@@ -27,13 +27,13 @@ class Metrics {
   Metrics();
   ~Metrics();
 
-  // The body of GET /metrics, in the text format that ContentType() names. Copies the scheduler's snapshot; takes none of
-  // its locks.
+  // The body of GET /metrics, in the text format that ContentType() names. Copies the scheduler's snapshot; takes none
+  // of its locks.
   std::string Render() const;
   static absl::string_view ContentType() { return "text/plain; version=0.0.4; charset=utf-8"; }
 
-  // Where the scheduler's numbers come from; all zeros until it is set. `num_waiting` counts what waits in the fair queue.
-  // Both must be safe on any thread and not block.
+  // Where the scheduler's numbers come from; all zeros until it is set. `num_waiting` counts what waits in the fair
+  // queue. Both must be safe on any thread and not block.
   void SetStatsSource(std::function<Stats()> stats, std::function<int()> num_waiting);
 
   // The sequence's life, told by its TokenStream.

@@ -159,21 +159,21 @@ absl::Status ReadSetting(const SettingRef& setting, absl::Span<const std::string
 }
 
 std::string WriteSetting(const SettingRef& setting) {
-  return std::visit(
-      Overload{
-          [](const TextSetting& s) { return *s.value; },
-          [](const ListSetting& s) { return absl::StrJoin(*s.value, " "); },
-          [](const SwitchSetting& s) { return std::string(*s.value ? "true" : "false"); },
-          [](const NumberSetting& s) {
-            return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto) : absl::StrCat(Load(s.value));
-          },
-          [](const BytesSetting& s) {
-            return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto) : WriteBytes(Load(s.value));
-          },
-          [](const DurationSetting& s) { return WriteDuration(*s.value); },
-          [](const auto& s) { return WriteWord(s); },
-      },
-      setting);
+  return std::visit(Overload{
+                        [](const TextSetting& s) { return *s.value; },
+                        [](const ListSetting& s) { return absl::StrJoin(*s.value, " "); },
+                        [](const SwitchSetting& s) { return std::string(*s.value ? "true" : "false"); },
+                        [](const NumberSetting& s) {
+                          return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto)
+                                                                      : absl::StrCat(Load(s.value));
+                        },
+                        [](const BytesSetting& s) {
+                          return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto) : WriteBytes(Load(s.value));
+                        },
+                        [](const DurationSetting& s) { return WriteDuration(*s.value); },
+                        [](const auto& s) { return WriteWord(s); },
+                    },
+                    setting);
 }
 
 std::string SettingSyntax(const SettingRef& setting) {

@@ -40,8 +40,8 @@ class StreamWaker {
 };
 
 // Holds one sequence's tokens between their drawing and their reading: 4 bytes each (and the log-probabilities, where
-// they were asked for), at most max_tokens of them, so a slow reader costs little and holds up nobody. Text is made from
-// them only when they are taken. Also takes the times that the latency metrics need.
+// they were asked for), at most max_tokens of them, so a slow reader costs little and holds up nobody. Text is made
+// from them only when they are taken. Also takes the times that the latency metrics need.
 //
 // Shared by the scheduler, which pushes, and a Generation, which takes. Thread-safe.
 class TokenStream final : public TokenSink {

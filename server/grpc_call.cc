@@ -1,0 +1,67 @@
+#include "server/grpc_call.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/api_error.h"
+#include "server/limits.h"
+#include "server/random_id.h"
+
+namespace weft {
+namespace {
+
+constexpr char kRequestIdKey[] = "x-request-id";
+constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
+
+std::optional<absl::string_view> ClientMetadata(const grpc::CallbackServerContext& context, const char* key) {
+  const auto& metadata = context.client_metadata();
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) return std::nullopt;
+  return absl::string_view(found->second.data(), found->second.size());
+}
+
+}  // namespace
+
+std::string RequestIdOf(const grpc::CallbackServerContext& context) {
+  const std::optional<absl::string_view> id = ClientMetadata(context, kRequestIdKey);
+  const bool sound = id.has_value() && !id->empty() && id->size() <= kMaxRequestIdBytes &&
+                     std::all_of(id->begin(), id->end(), absl::ascii_isgraph);
+  return sound ? std::string(*id) : RandomId("req-");
+}
+
+absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const KeyStore* keys) {
+  if (context.deadline() <= std::chrono::system_clock::now()) {
+    return ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline had passed");
+  }
+  if (keys == nullptr) return "default";
+  const std::optional<absl::string_view> header = ClientMetadata(context, "authorization");
+  const std::optional<absl::string_view> key = header.has_value() ? BearerKey(*header) : std::nullopt;
+  std::optional<std::string> tenant = key.has_value() ? keys->TenantOf(*key) : std::nullopt;
+  if (tenant.has_value()) return *std::move(tenant);
+  return ApiError(absl::StatusCode::kUnauthenticated, "invalid_api_key", "", "no valid API key was given");
+}
+
+absl::StatusOr<GenerationService*> CheckLoaded(GenerationService* service) {
+  if (service != nullptr) return service;
+  return WithRetryAfter(ApiError(absl::StatusCode::kUnavailable, "not_ready", "", "the model is being loaded"),
+                        kLoadingRetry);
+}
+
+grpc::Status FinishStatus(const absl::Status& status, grpc::CallbackServerContext& context, Metrics& metrics) {
+  metrics.CountGrpcResponse(static_cast<int>(status.code()));
+  if (status.ok()) return grpc::Status::OK;
+  context.AddTrailingMetadata("weft-error-code", ErrorCode(status));
+  const std::string param = ErrorParam(status);
+  if (!param.empty()) context.AddTrailingMetadata("weft-error-param", param);
+  if (const std::optional<absl::Duration> wait = RetryAfter(status)) {
+    context.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*wait)));
+  }
+  // Both number the canonical codes alike.
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+}  // namespace weft
