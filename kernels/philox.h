@@ -6,20 +6,14 @@
 
 #include <cstdint>
 
-// Compiled for the host and, by a CUDA compiler, for the device too.
-#ifdef __CUDACC__
-#define WEFT_HOST_DEVICE __host__ __device__
-#else
-#define WEFT_HOST_DEVICE
-#endif
-
+// constexpr, so that a CUDA compiler with --expt-relaxed-constexpr takes these functions into device code as they are.
 namespace weft {
 
 struct Philox4 {
   uint32_t word[4];
 };
 
-WEFT_HOST_DEVICE constexpr Philox4 Philox4x32(Philox4 counter, uint32_t key0, uint32_t key1) {
+constexpr Philox4 Philox4x32(Philox4 counter, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53} * counter.word[0];
     const uint64_t b = uint64_t{0xCD9E8D57} * counter.word[2];
@@ -33,13 +27,13 @@ WEFT_HOST_DEVICE constexpr Philox4 Philox4x32(Philox4 counter, uint32_t key0, ui
 
 // The four words that tokens 4 * group .. 4 * group + 3 use when `sequence` of a request with `seed` draws at
 // `position`.
-WEFT_HOST_DEVICE constexpr Philox4 SamplingWords(uint64_t seed, uint32_t sequence, int64_t position, uint32_t group) {
+constexpr Philox4 SamplingWords(uint64_t seed, uint32_t sequence, int64_t position, uint32_t group) {
   const auto where = static_cast<uint64_t>(position);
   return Philox4x32({{static_cast<uint32_t>(where), static_cast<uint32_t>(where >> 32), sequence, group}},
                     static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
 // Uniform in (0, 1), never either end.
-WEFT_HOST_DEVICE constexpr double UnitInterval(uint32_t word) { return (word + 0.5) * 0x1p-32; }
+constexpr double UnitInterval(uint32_t word) { return (word + 0.5) * 0x1p-32; }
 
 }  // namespace weft
