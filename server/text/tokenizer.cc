@@ -71,6 +71,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& di
   RETURN_IF_ERROR(tokenizer->IndexIds(root.Child("model").Child("vocab"), root.Child("added_tokens")));
   ASSIGN_OR_RETURN(tokenizer->template_,
                    TokenizerTemplate::FromJson(root.Child("post_processor"), tokenizer->spellings_));
+  for (const AddedToken& token : tokenizer->added_.tokens()) {
+    tokenizer->spellings_[static_cast<size_t>(token.id)] = token.decoded;
+  }
   RETURN_IF_ERROR(tokenizer->ReadConfig(dir));
   tokenizer->max_token_bytes_ = tokenizer->ComputeMaxTokenBytes();
   return tokenizer;
@@ -139,7 +142,10 @@ int32_t Tokenizer::ComputeMaxTokenBytes() const {
                          normalizer_.max_shrink() == 0;
   if (unbounded) return INT32_MAX;
   size_t longest = 0;
-  for (const std::string& spelling : spellings_) longest = std::max(longest, spelling.size());
+  for (const auto& [spelling, id] : bpe_.vocab()) {
+    longest = std::max(longest, pretokenizer_.is_byte_level() ? TokenBytes(id).size() : spelling.size());
+  }
+  for (const AddedToken& token : added_.tokens()) longest = std::max(longest, token.content.size());
   // An unknown character, or U+FFFD for one invalid byte of three, may be longer than any token.
   longest = std::max(longest, size_t{4});
   return static_cast<int32_t>(longest) * normalizer_.max_shrink();

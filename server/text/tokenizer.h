@@ -54,7 +54,7 @@ class Tokenizer {
   // What one token contributes in the middle of a text: bytes, perhaps a part of a character. Empty for an unknown id.
   std::string TokenBytes(int32_t id) const;
 
-  // What a token spells in the vocabulary's own alphabet. Requires 0 <= id < vocab_size().
+  // What the decoder reads for a token: its spelling in the vocabulary's own alphabet. Requires 0 <= id < vocab_size().
   absl::string_view Spelling(int32_t id) const { return spellings_[static_cast<size_t>(id)]; }
 
   bool IsSpecial(int32_t id) const;

@@ -86,12 +86,10 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(const JsonNode& node, const To
   AddedTokens added;
   if (!node.IsNull()) RETURN_IF_ERROR(added.Read(node));
   for (size_t i = 0; i < added.tokens_.size(); ++i) {
-    const AddedToken& token = added.tokens_[i];
-    if (token.normalized) {
-      added.normalized_.Insert(normalizer.Apply({token.content, ""}).text, i);
-    } else {
-      added.raw_.Insert(token.content, i);
-    }
+    AddedToken& token = added.tokens_[i];
+    token.decoded = token.normalized ? normalizer.Apply({token.content, ""}).text : token.content;
+    Trie& trie = token.normalized ? added.normalized_ : added.raw_;
+    trie.Insert(token.decoded, i);
   }
   return added;
 }

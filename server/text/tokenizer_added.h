@@ -18,6 +18,7 @@ namespace weft {
 // One entry of "added_tokens": a string that becomes one id wherever it stands.
 struct AddedToken {
   std::string content;
+  std::string decoded;       // what decoding reads for it: the normalised form where `normalized`, else the content
   int32_t id = 0;
   bool special = false;      // control token: matched only in trusted text, left out of decoded text on request
   bool normalized = false;   // matched in its normalised form, after normalisation
