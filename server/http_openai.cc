@@ -1,0 +1,229 @@
+#include "server/http_openai.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/api_error.h"
+#include "server/http_info.h"
+#include "server/http_limits.h"
+#include "server/openai_job.h"
+#include "server/openai_response.h"
+#include "server/sse.h"
+
+namespace weft {
+namespace {
+
+// A place among the requests that are being parsed, given back with it.
+class PreparingTicket {
+ public:
+  explicit PreparingTicket(HttpContext& context) : context_(context), number_(++context.num_preparing) {}
+  ~PreparingTicket() { --context_.num_preparing; }
+  PreparingTicket(const PreparingTicket&) = delete;
+  PreparingTicket& operator=(const PreparingTicket&) = delete;
+  bool valid() const { return number_ <= kMaxPreparing; }
+
+ private:
+  HttpContext& context_;
+  const int number_;
+};
+
+// Runs `job` on the pool, with the service, if there is one and there is room.
+template <typename T>
+asio::awaitable<absl::StatusOr<T>> Prepare(HttpExchange& exchange,
+                                           std::function<absl::StatusOr<T>(GenerationService&)> job) {
+  const absl::StatusOr<GenerationService*> service = ReadyService(exchange.context());
+  if (!service.ok()) co_return service.status();
+  const PreparingTicket ticket(exchange.context());
+  if (!ticket.valid()) {
+    co_return ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "", "The server is overloaded.");
+  }
+  std::function<absl::StatusOr<T>()> bound = [&job, &service] { return job(**service); };
+  absl::StatusOr<T> result =
+      co_await exchange.channel().RunOn<absl::StatusOr<T>>(exchange.context().preparing_pool, std::move(bound));
+  co_return std::move(result);
+}
+
+// The whole answer, or the first error of a choice.
+absl::Status Append(Delta& delta, std::vector<WholeChoice>& choices) {
+  WholeChoice& choice = choices[delta.index];
+  choice.text += delta.text;
+  for (GeneratedToken& token : delta.logprobs) choice.logprobs.push_back(std::move(token));
+  if (!delta.finish.has_value()) return absl::OkStatus();
+  choice.finish = *std::move(delta.finish);
+  return FinishError(*choice.finish);
+}
+
+asio::awaitable<void> AnswerWhole(HttpExchange& exchange, OpenAiJob& job) {
+  std::vector<WholeChoice> choices(job.num_choices());
+  absl::Status status;
+  while (status.ok() && !job.done()) {
+    std::vector<Delta> deltas = job.Take();
+    for (Delta& delta : deltas) {
+      if (status.ok()) status = Append(delta, choices);
+    }
+    exchange.set_usage(job.usage());
+    if (!deltas.empty()) continue;
+    if (exchange.channel().client_gone()) co_return exchange.NoteClientGone();
+    co_await exchange.channel().WaitForNews(absl::Now() + exchange.context().options.keep_alive_interval);
+  }
+  HttpResponse response;
+  if (status.ok()) {
+    response.body = job.answer().Whole(choices, job.usage());
+  } else {
+    response = ErrorResponse(status);
+  }
+  co_await exchange.Respond(std::move(response));
+}
+
+// Writes deltas as events.
+class EventWriter {
+ public:
+  EventWriter(OpenAiApi api, OpenAiJob& job) : api_(api), job_(job), has_role_(job.num_choices()) {}
+
+  // The events of one delta, appended to `out`. An error of a choice is returned, not written.
+  absl::Status Write(const Delta& delta, std::string& out) {
+    const bool ends = delta.finish.has_value();
+    const absl::Status error = ends ? FinishError(*delta.finish) : absl::OkStatus();
+    const bool has_content = !delta.text.empty() || !delta.logprobs.empty();
+    // The role comes with the first token and no earlier: clients measure their time to first token by it.
+    if (api_ == OpenAiApi::kChat && !has_role_[delta.index] && (has_content || (ends && error.ok()))) {
+      has_role_[delta.index] = true;
+      AppendSseEvent(job_.answer().Role(delta.index), out);
+    }
+    if (has_content) AppendSseEvent(job_.answer().Content(delta.index, delta.text, delta.logprobs), out);
+    if (ends && error.ok()) AppendSseEvent(job_.answer().FinishChunk(delta.index, *delta.finish), out);
+    return error;
+  }
+
+  // What comes after the last choice.
+  void WriteEnd(const absl::Status& status, std::string& out) {
+    if (!status.ok()) AppendSseEvent(DumpJson(ErrorJson(status)), out);
+    if (status.ok() && job_.include_usage()) AppendSseEvent(job_.answer().UsageChunk(job_.usage()), out);
+    out.append(kSseDone.data(), kSseDone.size());
+  }
+
+ private:
+  const OpenAiApi api_;
+  OpenAiJob& job_;
+  std::vector<bool> has_role_;
+};
+
+asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAiJob& job) {
+  const absl::Duration interval = exchange.context().options.keep_alive_interval;
+  EventWriter writer(api, job);
+  absl::Time silence_ends = absl::Now() + interval;
+  absl::Status status;
+  bool ended = false;
+  while (!ended) {
+    if (exchange.channel().client_gone()) co_return exchange.NoteClientGone();
+    std::string events;
+    const std::vector<Delta> deltas = job.Take();
+    for (const Delta& delta : deltas) {
+      if (status.ok()) status = writer.Write(delta, events);
+    }
+    exchange.set_usage(job.usage());
+    if (!status.ok() && !exchange.streaming() && events.empty()) {
+      HttpResponse refused =
+          ErrorResponse(status);  // nothing was said yet, so the failure may have a status of its own
+      co_await exchange.Respond(std::move(refused));
+      co_return;
+    }
+    ended = job.done() || !status.ok();
+    if (ended) writer.WriteEnd(status, events);
+    if (events.empty() && absl::Now() >= silence_ends) events = std::string(kSseKeepAlive);
+    if (!events.empty()) {
+      if (!exchange.streaming()) exchange.BeginStream();
+      const bool sent = co_await exchange.WriteStream(std::move(events));
+      if (!sent) co_return;
+      silence_ends = absl::Now() + interval;
+      continue;
+    }
+    co_await exchange.channel().WaitForNews(silence_ends);
+  }
+  co_await exchange.EndStream();
+}
+
+asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
+  GenerateRequest identity;
+  identity.request_id = exchange.request_id();
+  identity.tenant = exchange.tenant();
+  std::function<absl::StatusOr<OpenAiJob>(GenerationService&)> start = [&](GenerationService& service) {
+    return OpenAiJob::Start(service, api, exchange.request().body, identity, exchange.channel().Waker());
+  };
+  absl::StatusOr<OpenAiJob> job = co_await Prepare<OpenAiJob>(exchange, std::move(start));
+  if (!job.ok()) {
+    HttpResponse refused = ErrorResponse(job.status());
+    co_await exchange.Respond(std::move(refused));
+  } else if (job->stream()) {
+    co_await AnswerStream(exchange, api, *job);
+  } else {
+    co_await AnswerWhole(exchange, *job);
+  }
+}
+
+absl::Status CheckModel(const GenerationService& service, absl::string_view name) {
+  if (service.ServesModel(name)) return absl::OkStatus();
+  return ApiError(absl::StatusCode::kNotFound, "model_not_found", "model", "The model does not exist.");
+}
+
+absl::StatusOr<Json> Tokenize(GenerationService& service, absl::string_view body) {
+  const absl::StatusOr<Json> json = ParseJsonObject(body);
+  if (!json.ok()) return json.status();
+  const absl::StatusOr<TokenizeRequest> request = ParseTokenizeRequest(*json);
+  if (!request.ok()) return request.status();
+  if (absl::Status known = CheckModel(service, request->model); !known.ok()) return known;
+  const absl::StatusOr<std::vector<int32_t>> ids = service.Tokenize(request->prompt, request->add_special_tokens);
+  if (!ids.ok()) return ids.status();
+  Json out = {{"count", ids->size()}, {"max_model_len", service.model().max_model_len}, {"tokens", *ids}};
+  Json& strings = out["token_strs"] = nullptr;
+  if (request->return_token_strs) {
+    strings = Json::array();
+    for (const int32_t id : *ids) strings.push_back(service.TokenBytes(id));
+  }
+  return out;
+}
+
+absl::StatusOr<Json> Detokenize(GenerationService& service, absl::string_view body) {
+  const absl::StatusOr<Json> json = ParseJsonObject(body);
+  if (!json.ok()) return json.status();
+  const absl::StatusOr<DetokenizeRequest> request = ParseDetokenizeRequest(*json);
+  if (!request.ok()) return request.status();
+  if (absl::Status known = CheckModel(service, request->model); !known.ok()) return known;
+  absl::StatusOr<std::string> text = service.Detokenize(request->tokens);
+  if (!text.ok()) return text.status();
+  return Json{{"prompt", *std::move(text)}};
+}
+
+asio::awaitable<void> ServeText(HttpExchange& exchange,
+                                absl::StatusOr<Json> (*convert)(GenerationService&, absl::string_view)) {
+  std::function<absl::StatusOr<HttpResponse>(GenerationService&)> job =
+      [&exchange, convert](GenerationService& service) -> absl::StatusOr<HttpResponse> {
+    const absl::StatusOr<Json> json = convert(service, exchange.request().body);
+    if (!json.ok()) return json.status();
+    HttpResponse response;
+    response.body = DumpJson(*json);
+    return response;
+  };
+  absl::StatusOr<HttpResponse> response = co_await Prepare<HttpResponse>(exchange, std::move(job));
+  HttpResponse answer = response.ok() ? *std::move(response) : ErrorResponse(response.status());
+  co_await exchange.Respond(std::move(answer));
+}
+
+}  // namespace
+
+asio::awaitable<void> ServeChatCompletions(HttpExchange& exchange) {
+  co_await ServeGeneration(exchange, OpenAiApi::kChat);
+}
+
+asio::awaitable<void> ServeCompletions(HttpExchange& exchange) {
+  co_await ServeGeneration(exchange, OpenAiApi::kCompletion);
+}
+
+asio::awaitable<void> ServeTokenize(HttpExchange& exchange) { co_await ServeText(exchange, Tokenize); }
+
+asio::awaitable<void> ServeDetokenize(HttpExchange& exchange) { co_await ServeText(exchange, Detokenize); }
+
+}  // namespace weft
