@@ -1,0 +1,107 @@
+// Every family against Hugging Face transformers: tests/fixtures/models/README.md says what golden.json holds.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/local_engine.h"
+#include "nlohmann/json.hpp"
+#include "scheduler/scheduler.h"
+#include "tests/engine/model_runner.h"
+#include "tests/fakes/recording_sink.h"
+
+namespace weft {
+namespace {
+
+constexpr double kTolerance = 1e-4;
+
+std::string ModelDir(const std::string& name) {
+  return std::string(WEFT_SOURCE_DIR) + "/tests/fixtures/models/" + name;
+}
+
+nlohmann::json Golden(const std::string& name) {
+  std::ifstream file(ModelDir(name) + "/golden.json");
+  return nlohmann::json::parse(file);
+}
+
+class ParityTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(ParityTest, LogitsAgreeHoweverThePromptIsCut) {
+  const nlohmann::json golden = Golden(GetParam());
+  ModelRunner runner(ModelDir(GetParam()), {.max_model_len = golden["max_model_len"]});
+  for (const nlohmann::json& c : golden["cases"]) {
+    const std::vector<int32_t> prompt = c["prompt"];
+    for (size_t i = 0; i < c["positions"].size(); ++i) {
+      const std::vector<float> expected = c["logits"][i];
+      const size_t length = c["positions"][i].get<size_t>() + 1;
+      const std::vector<int32_t> prefix(prompt.begin(), prompt.begin() + static_cast<int64_t>(length));
+      for (const size_t chunk : {length, size_t{1}, size_t{7}, size_t{64}}) {
+        const std::vector<float> logits = runner.LogitsInChunks(prefix, chunk);
+        ASSERT_EQ(logits.size(), expected.size());
+        double worst = 0;
+        for (size_t v = 0; v < logits.size(); ++v) worst = std::max<double>(worst, std::abs(logits[v] - expected[v]));
+        EXPECT_LE(worst, kTolerance) << "prefix of " << length << " in chunks of " << chunk;
+      }
+    }
+  }
+}
+
+// The whole path below the front end: every case at once, under budgets that cut prompts everywhere.
+TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
+  const nlohmann::json golden = Golden(GetParam());
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(ModelDir(GetParam()));
+  ASSERT_TRUE(config.ok()) << config.status();
+  for (const int budget : {8, 64, 1024}) {
+    LocalEngineOptions options{.model_dir = ModelDir(GetParam()),
+                               .weights = {.dtype = DType::kF32},
+                               .device = {.num_threads = 2},
+                               .max_model_len = golden["max_model_len"],
+                               .max_num_seqs = 8,
+                               .max_num_batched_tokens = budget};
+    options.kv_cache_bytes = KvCacheBytes(*config, options, 3 * options.max_model_len);
+    auto engine = OpenLocalEngine(*config, options);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    SystemClock clock;
+    Scheduler scheduler((*engine)->limits(), clock);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (const nlohmann::json& c : golden["cases"]) {
+      auto request = std::make_unique<Request>();
+      request->id = static_cast<int64_t>(sinks.size());
+      request->prompt = c["prompt"].get<std::vector<int32_t>>();
+      request->sampling.temperature = 0;
+      request->stop.max_tokens = static_cast<int32_t>(c["greedy"].size());
+      sinks.push_back(std::make_shared<RecordingSink>());
+      request->sink = sinks.back();
+      scheduler.Add(std::move(request));
+    }
+    while (scheduler.HasWork() || (*engine)->HasInFlight()) {
+      while ((*engine)->HasRoom()) {
+        Batch batch = scheduler.Schedule();
+        if (batch.empty()) break;
+        (*engine)->Submit(std::move(batch));
+      }
+      const absl::StatusOr<StepResult> result = (*engine)->Collect();
+      ASSERT_TRUE(result.ok()) << result.status();
+      scheduler.Commit(*result);
+      for (const Event& event : scheduler.TakeEvents()) {
+        if (event.token.has_value()) event.sink->Push(*event.token);
+      }
+    }
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      const std::vector<int32_t> expected = golden["cases"][i]["greedy"];
+      EXPECT_EQ(sinks[i]->tokens, expected) << "case " << i << ", budget " << budget;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ParityTest,
+                         testing::Values("llama2", "llama2_linear", "llama2_dynamic", "llama2_yarn", "llama3",
+                                         "llama_bias", "mistral", "qwen2", "qwen2_window", "qwen3"),
+                         [](const auto& family) { return family.param; });
+
+}  // namespace
+}  // namespace weft
