@@ -22,9 +22,6 @@ absl::Status CheckSizes(const Config& config) {
                   absl::StrCat(engine.max_num_batched_tokens, " tokens a step are fewer than the ", engine.max_num_seqs,
                                " of max-num-seqs, which each need one"));
   }
-  if (engine.kv_cache_bytes > 0 && engine.kv_cache_bytes < (int64_t{1} << 20)) {
-    return Refuse("kv-cache-memory", "less than 1MiB holds no sequence worth serving");
-  }
   return absl::OkStatus();
 }
 

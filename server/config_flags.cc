@@ -84,9 +84,9 @@ const ConfigSetting kSettings[] = {
     {"Network", "max-message-size", "Largest message of a gRPC call.",
      [](Config& c) -> SettingRef { return BytesSetting{.value = &c.grpc.max_message_bytes}; }},
     {"Network", "idle-timeout", "An HTTP connection without a request is closed after this time.",
-     [](Config& c) -> SettingRef { return DurationSetting{&c.http.idle_timeout}; }},
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.http.idle_timeout}; }},
     {"Network", "write-timeout", "A reader that takes nothing of its answer for this time is cut off.",
-     [](Config& c) -> SettingRef { return DurationSetting{&c.http.write_timeout}; }},
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.http.write_timeout}; }},
 
     {"Security", "api-keys", "File of API keys, as digests. Without it no key is asked for.",
      [](Config& c) -> SettingRef { return TextSetting{&c.auth.api_keys_file}; }},
@@ -98,7 +98,7 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef { return TextSetting{&c.http.tls_key_file}; }},
 
     {"Operation", "drain-timeout", "After SIGTERM, how long streams may go on before they are cut off.",
-     [](Config& c) -> SettingRef { return DurationSetting{&c.drain_timeout}; }},
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.drain_timeout, .may_be_zero = true}; }},
     {"Operation", "log-level", "The least severe messages that are logged, to standard error.",
      [](Config& c) -> SettingRef {
        return WordSetting<std::string>{&c.log.level, kLogLevels};

@@ -121,6 +121,8 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Admit(GenerateReq
 
 absl::StatusOr<GenerationService::QueueTicket> GenerationService::ReservePlaces(int64_t n) {
   absl::MutexLock lock(&mutex_);
+  // Again, under the lock: who waits until the service is idle must not miss a request that passed the first look.
+  if (!accepting()) return Draining();
   if (num_reserved_ + queue_.size() + n > options_.max_queued_requests) return Overloaded();
   num_reserved_ += n;
   return QueueTicket(*this, n);
@@ -253,6 +255,11 @@ void GenerationService::Cancel(int64_t request_id, TokenStream& stream) {
 int64_t GenerationService::num_active() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<int64_t>(active_.size());
+}
+
+bool GenerationService::WaitUntilIdle(absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(this, &GenerationService::IsIdle), timeout);
 }
 
 void GenerationService::CancelAll(const absl::Status& why) {

@@ -36,7 +36,7 @@ struct ModelInfo {
   absl::Time created;
   int64_t max_model_len = 0;
   int32_t vocab_size = 0;
-  std::string fingerprint;  // build, model digest, kernel path: equal fingerprints give equal tokens
+  std::string fingerprint;  // see ModelFingerprint()
 };
 
 struct GenerationServiceOptions {
@@ -79,6 +79,9 @@ class GenerationService {
   bool accepting() const { return accepting_.load(); }
   int64_t num_active() const;  // generations not yet done
 
+  // Blocks until nothing is under way, neither generating nor being admitted. False: not within `timeout`.
+  bool WaitUntilIdle(absl::Duration timeout) const;
+
   // Ends everything that runs or waits with `why`: drain time is over, or the engine died.
   void CancelAll(const absl::Status& why);
   void CancelAll();  // because the server shuts down
@@ -86,6 +89,8 @@ class GenerationService {
  private:
   friend class Generation;
   class QueueTicket;
+
+  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_reserved_ == 0; }
 
   absl::StatusOr<std::unique_ptr<Generation>> Admit(GenerateRequest request, std::function<void()> wake);
   absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);

@@ -82,9 +82,8 @@ absl::Status ReadBytes(const BytesSetting& setting, const std::string& text) {
 
 absl::Status ReadDuration(const DurationSetting& setting, const std::string& text) {
   absl::Duration duration;
-  // "0" alone parses; zero is refused anyway, as is what doesn't end.
-  if (!absl::ParseDuration(text, &duration) || duration <= absl::ZeroDuration() ||
-      duration == absl::InfiniteDuration()) {
+  const bool parsed = absl::ParseDuration(text, &duration) && duration != absl::InfiniteDuration();
+  if (!parsed || duration < absl::ZeroDuration() || (duration == absl::ZeroDuration() && !setting.may_be_zero)) {
     return Wrong(text, "a time with its unit, such as 500ms, 90s or 2m");
   }
   *setting.value = duration;

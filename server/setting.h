@@ -46,9 +46,10 @@ struct BytesSetting {
   bool auto_is_zero = false;
 };
 
-// Written with a unit: "500ms", "90s", "2m". Positive.
+// Written with a unit: "500ms", "90s", "2m".
 struct DurationSetting {
   absl::Duration* value;
+  bool may_be_zero = false;
 };
 
 // One of a few words.

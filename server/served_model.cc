@@ -1,0 +1,150 @@
+#include "server/served_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/local_engine.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/status_macros.h"
+#include "server/chat_template_file.h"
+#include "server/machine.h"
+#include "server/model_fingerprint.h"
+
+namespace weft {
+namespace {
+
+// Calls `progress` with the time since the phase before it.
+class Phases {
+ public:
+  explicit Phases(const LoadingProgress& progress) : progress_(progress) {}
+  void End(absl::string_view phase, double done) {
+    const absl::Time now = absl::Now();
+    progress_(phase, now - std::exchange(start_, now), done);
+  }
+
+ private:
+  const LoadingProgress& progress_;
+  absl::Time start_ = absl::Now();
+};
+
+absl::Status CheckDirectory(const std::string& dir) {
+  std::error_code error;
+  if (std::filesystem::is_directory(dir, error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("model: '", dir, "' is not a directory"));
+}
+
+// "models/llama" and "models/llama/" are both served as "llama".
+std::string BaseName(const std::string& dir) {
+  const std::filesystem::path path = std::filesystem::absolute(dir).lexically_normal();
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+// What the process may use of the machine's memory.
+int64_t UsableMemory() {
+  const Machine machine = InspectMachine();
+  constexpr int64_t kUnknown = int64_t{4} << 30;  // /proc is hidden: a guess that most machines hold
+  const int64_t total = machine.memory_bytes.value_or(kUnknown);
+  return std::min(total, machine.memory_limit_bytes.value_or(total));
+}
+
+// Longest context and size of the KV cache, where the operator leaves them open: the model's own limit, as far as the
+// cache holds it, and a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them.
+absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
+                         LocalEngineOptions& options) {
+  const int64_t trained = config.max_position_embeddings;
+  if (model.max_model_len > trained) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max-model-len: ", model.max_model_len, " tokens are more than the model's max_position_embeddings ", trained));
+  }
+  const int64_t block_bytes = KvCacheBytes(config, options, options.block_size);
+  const int64_t budget = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4;
+  const int64_t budget_tokens = budget / block_bytes * options.block_size;
+  options.max_model_len =
+      model.max_model_len > 0 ? model.max_model_len : std::clamp<int64_t>(budget_tokens, 1, trained);
+  options.kv_cache_bytes = budget;
+  if (engine.kv_cache_bytes > 0) return absl::OkStatus();
+  const int64_t sequence_bytes = KvCacheBytes(config, options, options.max_model_len);
+  options.kv_cache_bytes = std::min(budget, sequence_bytes * engine.max_num_seqs);
+  return absl::OkStatus();
+}
+
+LocalEngineOptions EngineOptionsFor(const Config& config) {
+  LocalEngineOptions options;
+  options.model_dir = config.model.dir;
+  options.weights.format = config.model.load_format;
+  options.weights.dtype = config.model.weight_dtype;
+  options.device.num_threads = config.engine.threads;
+  options.max_num_seqs = config.engine.max_num_seqs;
+  options.max_num_batched_tokens = config.engine.max_num_batched_tokens;
+  options.block_size = config.engine.block_size;
+  return options;
+}
+
+// A step of one token: touches every weight, and shows whether the model computes numbers at all. What it leaves in
+// slot and block 0 is overwritten by whoever gets them first.
+absl::Status WarmUp(Engine& engine) {
+  Batch batch;
+  batch.token_ids = {0};
+  batch.positions = {0};
+  batch.row_begin = {0, 1};
+  batch.slots = {0};
+  batch.block_begin = {0, 1};
+  batch.block_ids = {0};
+  batch.slot_starts.push_back({.slot = 0, .num_prompt_tokens = 1, .sampling = {}, .tokens = {}});
+  batch.sampling.push_back({.row = 0, .position = 1});
+  engine.Submit(std::move(batch));
+  ASSIGN_OR_RETURN(const StepResult result, engine.Collect());
+  if (result.tokens.size() == 1 && result.tokens.front().finite) return absl::OkStatus();
+  return absl::InvalidArgumentError("weights: nonfinite_weights: a first step gave logits that are not numbers");
+}
+
+// The tokenizer's end of sequence counts too: of some families config.json names only the base model's.
+std::vector<int32_t> EosIds(const ModelConfig& config, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = config.eos_token_ids;
+  const std::optional<int32_t> own = tokenizer.TokenId(tokenizer.eos_token());
+  if (own.has_value() && std::find(ids.begin(), ids.end(), *own) == ids.end()) ids.push_back(*own);
+  return ids;
+}
+
+}  // namespace
+
+absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingProgress& progress) {
+  Phases phases(progress);
+  const std::string& dir = config.model.dir;
+  RETURN_IF_ERROR(CheckDirectory(dir));
+
+  ServedModel model;
+  ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(dir));
+  ASSIGN_OR_RETURN(model.defaults, LoadGenerationConfig(dir));
+  phases.End("config", 0.01);
+
+  ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Load(dir));
+  RETURN_IF_ERROR(model.tokenizer->CheckModel(model_config.vocab_size, model_config.bos_token_id));
+  model.eos_token_ids = EosIds(model_config, *model.tokenizer);
+  phases.End("tokenizer", 0.1);
+
+  ASSIGN_OR_RETURN(model.chat_template, LoadChatTemplate(dir, *model.tokenizer));
+  phases.End("chat_template", 0.11);
+
+  LocalEngineOptions options = EngineOptionsFor(config);
+  RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
+  ASSIGN_OR_RETURN(model.engine, OpenLocalEngine(model_config, options));
+  phases.End("weights", 0.95);
+
+  RETURN_IF_ERROR(WarmUp(*model.engine));
+  phases.End("warm_up", 1.0);
+
+  model.info.names = config.model.served_names;
+  if (model.info.names.empty()) model.info.names = {BaseName(dir)};
+  model.info.root = dir;
+  model.info.created = absl::Now();
+  model.info.max_model_len = options.max_model_len;
+  model.info.vocab_size = model_config.vocab_size;
+  model.info.fingerprint = ModelFingerprint(config.model);
+  return model;
+}
+
+}  // namespace weft

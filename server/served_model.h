@@ -1,0 +1,36 @@
+// A model directory, loaded: all that is needed to serve it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/model_config.h"
+#include "server/config.h"
+#include "server/generation_service.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+
+namespace weft {
+
+struct ServedModel {
+  ModelInfo info;
+  GenerationConfig defaults;
+  std::vector<int32_t> eos_token_ids;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::unique_ptr<Engine> engine;  // warm: it has computed a step
+};
+
+// Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.
+using LoadingProgress = std::function<void(absl::string_view phase, absl::Duration took, double done)>;
+
+// Any error means that the directory, or a setting, can't be served; its message names the file or the setting, and the
+// field.
+absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingProgress& progress);
+
+}  // namespace weft

@@ -1,0 +1,86 @@
+// The whole server: sockets, model, replica, and the order in which they come and go.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "scheduler/clock.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/replica.h"
+#include "server/auth.h"
+#include "server/config.h"
+#include "server/generation_service.h"
+#include "server/grpc_server.h"
+#include "server/health_board.h"
+#include "server/http_server.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+
+namespace weft {
+
+// Lives on the main thread, whose event loop turns what happens (a signal, the model is loaded, the replica ended) into
+// the next state:
+//
+//   loading --> ready --> draining --> ended
+//
+// What takes time runs on a thread of its own, one for each arrow, and posts its end to the loop, so a signal is always
+// heard.
+class Server {
+ public:
+  explicit Server(const Config& config);
+  ~Server();
+
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Once. The exit status of the process.
+  int Run();
+
+ private:
+  absl::Status OpenSockets();
+  absl::Status LoadKeys();
+  void Load();                                       // on loader_
+  void OnLoaded(absl::StatusOr<ServedModel> model);  // this and the other On... on the loop
+  void StartServing();
+  void OnSignal();
+  void BeginDrain();
+  void Drain();  // on drainer_
+  void OnReplicaEnded();
+  void WaitForSignal();
+  void StopSockets();
+  void EndWith(int exit_status);
+
+  const Config config_;
+  const absl::Time start_ = absl::Now();
+  const SystemClock clock_;
+  Metrics metrics_;
+  HealthBoard health_;
+  std::optional<KeyStore> keys_;
+  FairQueue queue_;
+  std::optional<ServedModel> model_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<GenerationService> service_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<GrpcServer> grpc_;
+  absl::Mutex stopping_;  // held while the sockets are closed, by the loop or by drainer_
+
+  boost::asio::io_context loop_;
+  boost::asio::signal_set signals_;
+  boost::asio::steady_timer last_resort_;
+  std::thread loader_;
+  std::thread watcher_;  // of the replica's end
+  std::thread drainer_;
+  bool draining_ = false;
+  int exit_status_ = 0;
+};
+
+}  // namespace weft
