@@ -1,6 +1,7 @@
 #include "engine/model_config.h"
 
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -288,6 +289,53 @@ TEST(ModelConfigTest, ReadsEverySpellingOfRope) {
     const ModelConfig config = LoadOk(With(kLlama, json::parse(test.changes)));
     EXPECT_TRUE(test.holds(config.rope_theta, config.rope_scaling)) << test.changes;
   }
+}
+
+// Whatever is accepted can be computed with: no number that a shape or a table is made of lies out of bounds.
+void ExpectSound(const ModelConfig& config) {
+  for (const int64_t size : {int64_t{config.vocab_size}, int64_t{config.hidden_size}, int64_t{config.intermediate_size},
+                             int64_t{config.num_layers}, int64_t{config.num_heads}, int64_t{config.num_kv_heads},
+                             int64_t{config.head_dim}, config.max_position_embeddings}) {
+    EXPECT_GE(size, 1);
+    EXPECT_LE(size, kMaxPositions);
+  }
+  EXPECT_EQ(config.num_heads % config.num_kv_heads, 0);
+  EXPECT_EQ(config.head_dim % 2, 0);
+  EXPECT_EQ(config.sliding_window.size(), static_cast<size_t>(config.num_layers));
+  EXPECT_GT(config.rms_norm_eps, 0);
+  EXPECT_GT(config.rope_theta, 1);
+  EXPECT_GE(config.rope_scaling.factor, 1);
+  for (const int32_t id : config.eos_token_ids) EXPECT_TRUE(id >= 0 && id < config.vocab_size);
+}
+
+TEST(ModelConfigTest, NoMutationIsAcceptedOutOfBounds) {
+  static const std::vector<std::string> kPieces = {"-",   "0",  "999999999999", "null", "[",    "]", "{",
+                                                   "}",   "\"", "1e300",        ".5",   "true", ",", "\"head_dim\":7,",
+                                                   "\xff"};
+  const std::string original =
+      With(kLlama, json::parse(R"({"rope_scaling": {"type": "yarn", "factor": 8.0, "beta_fast": 32}})")).dump();
+  std::mt19937_64 random(7);
+  int accepted = 0;
+  for (int i = 0; i < 2000; ++i) {
+    std::string text = original;
+    for (uint64_t edits = 1 + random() % 2; edits > 0; --edits) {
+      const size_t at = random() % text.size();
+      const size_t digit = text.find_first_of("0123456789", at);
+      const uint64_t kind = random() % 4;
+      if (kind == 0) text.insert(at, kPieces[random() % kPieces.size()]);
+      if (kind == 1) text.erase(at, 1 + random() % 3);
+      if (kind == 2) text[at] = static_cast<char>(random());
+      if (kind == 3 && digit != std::string::npos) text[digit] = static_cast<char>('0' + random() % 10);
+    }
+    const absl::StatusOr<ModelConfig> config = Load(text);
+    if (!config.ok()) {
+      EXPECT_FALSE(ErrorCode(config.status().message()).empty()) << text;
+      continue;
+    }
+    ++accepted;
+    ExpectSound(*config);
+  }
+  EXPECT_GT(accepted, 100) << "the mutations must reach past the first check";
 }
 
 TEST(ModelConfigTest, K08AutoMapIsIgnoredWithAWarning) {
