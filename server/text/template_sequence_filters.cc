@@ -24,15 +24,20 @@ Value Lazy(std::vector<Value> items) {
   return Value::Sequence(std::make_shared<const TemplateSequence>(Kind::kIterator, std::move(items)));
 }
 
-// item.a.b.0 for the path "a.b.0"; the item itself when the path is none.
-absl::StatusOr<Value> GetPath(const Value& item, const Value& path) {
+// item.a.b.0 for the path "a.b.0"; the item itself when the path is none. Each step that leads to undefined goes on
+// with `fallback` instead.
+absl::StatusOr<Value> GetPath(const Value& item, const Value& path, const Value& fallback = Value()) {
   if (path.IsNone() || path.IsUndefined()) return item;
-  if (!path.IsText()) return TemplateGetItem(item, path);
+  if (!path.IsText()) {
+    ASSIGN_OR_RETURN(Value found, TemplateGetItem(item, path));
+    return found.IsUndefined() ? fallback : found;
+  }
   Value current = item;
   for (absl::string_view part : absl::StrSplit(path.bytes(), '.')) {
     int64_t index = 0;
     bool is_index = !part.empty() && part[0] >= '0' && part[0] <= '9' && absl::SimpleAtoi(part, &index);
     ASSIGN_OR_RETURN(current, TemplateGetItem(current, is_index ? Value::Int(index) : Value::Untrusted(part)));
+    if (current.IsUndefined()) current = fallback;
   }
   return current;
 }
@@ -256,8 +261,7 @@ absl::StatusOr<Value> MapAttribute(const Call& call) {
   if (attribute.IsUndefined()) return TemplateFailed("map needs a filter or an attribute");
   ASSIGN_OR_RETURN(std::vector<Value> items, Items(call));
   for (Value& item : items) {
-    ASSIGN_OR_RETURN(item, GetPath(item, attribute));
-    if (item.IsUndefined()) item = fallback;
+    ASSIGN_OR_RETURN(item, GetPath(item, attribute, fallback));
   }
   return Lazy(std::move(items));
 }

@@ -20,10 +20,10 @@ bool InSet(uint32_t c, const std::vector<uint32_t>* set) {
   return set ? std::binary_search(set->begin(), set->end(), c) : IsSpaceChar(c);
 }
 
-// The start of the character that ends before `end`.
+// The start of the character that ends at `end`.
 size_t PreviousChar(absl::string_view text, size_t end) {
-  for (size_t back = 1; back <= 4 && back <= end; ++back) {
-    if (DecodeChar(text, end - back).num_bytes == back) return end - back;
+  for (size_t back = 4; back > 1; --back) {
+    if (back <= end && DecodeChar(text, end - back).num_bytes == back) return end - back;
   }
   return end - 1;
 }
@@ -67,8 +67,7 @@ absl::StatusOr<std::vector<Value>> SplitAtSpace(const TemplateText& text, const 
   for (skip(true); offset < bytes.size(); skip(true)) {
     size_t begin = offset;
     if (left-- == 0) {
-      TemplateText rest = StripText(text.Slice(begin, bytes.size()), nullptr, TemplateStripSide::kRight);
-      RETURN_IF_ERROR(pieces.Add(begin, begin + rest.size()));
+      RETURN_IF_ERROR(pieces.Add(begin, bytes.size()));
       break;
     }
     skip(false);
@@ -93,8 +92,7 @@ absl::StatusOr<std::vector<Value>> SplitAtSpaceFromRight(const TemplateText& tex
   for (skip(true); end > 0; skip(true)) {
     size_t piece_end = end;
     if (left-- == 0) {
-      TemplateText rest = StripText(text.Slice(0, piece_end), nullptr, TemplateStripSide::kLeft);
-      RETURN_IF_ERROR(pieces.Add(piece_end - rest.size(), piece_end));
+      RETURN_IF_ERROR(pieces.Add(0, piece_end));
       break;
     }
     skip(false);
