@@ -20,8 +20,11 @@ struct LogitBias {
   float bias = 0;  // added to the logit; -infinity bans the token
 };
 
-// The rule for one row of logits. The draw is a pure function of (logits, this struct): the random number is Philox
-// 4x32-10 keyed by `seed` at counter (`sequence`, `position`), so it depends on nobody who shares the step.
+// The rule for one row of logits. The draw is a pure function of (logits, this struct), so it depends on nobody who
+// shares the step. Applied in this order: penalties (repetition, then presence and frequency), biases, temperature,
+// top_k, top_p (of what top_k left, renormalised), min_p; ties at a cut go to the lowest id. Among the tokens left the
+// winner is the least of -log(1 - u_i) / p_i (Gumbel-max without the logarithm of p), with u_i from word i % 4 of
+// Philox 4x32-10 keyed by `seed` at counter (`position`, `sequence`, i / 4); see philox.h.
 struct SampleArgs {
   float temperature = 1.0f;  // 0: greedy, ties to the lowest id
   int32_t top_k = 0;         // keep the k best; 0: all
@@ -49,7 +52,7 @@ struct SampleResult {
   int32_t token = 0;
   float logprob = 0;                       // of `token`; set when num_logprobs >= 0
   std::vector<TokenLogprob> top_logprobs;  // best first, ties to the lowest id; num_logprobs entries
-  bool finite = true;                      // false: the row held a NaN or no finite logit, and `token` means nothing
+  bool finite = true;                      // false: a NaN, +infinity, or no finite logit left; `token` means nothing
 };
 
 }  // namespace weft

@@ -37,7 +37,7 @@ struct Sums {
   float* out;
 };
 
-// The step's attention. Lives for one op; `chunks` is kept by the caller to keep its memory.
+// The step's attention. Lives for one op.
 class AttentionOp {
  public:
   AttentionOp(Context& context, Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out)
@@ -106,7 +106,8 @@ class AttentionOp {
   // Floats of the sums of `queries` queries, and of all that one thread needs.
   int64_t SumsFloats(int64_t queries) const { return RoundUp(2 * queries, 16) + queries * padded_dim_; }
   int64_t ThreadFloats() const {
-    return 2 * SumsFloats(max_queries_) + max_queries_ * (padded_dim_ + kSplit) + kSplit * padded_dim_;
+    return 2 * SumsFloats(max_queries_) + max_queries_ * (padded_dim_ + kSplit) + kSplit * padded_dim_ +
+           RoundUp(2 * max_queries_, 16);
   }
   Sums SumsAt(float* memory, int64_t queries) const {
     return {memory, memory + queries, memory + RoundUp(2 * queries, 16)};
@@ -118,7 +119,7 @@ class AttentionOp {
 
   void RunTask(int64_t task, float* memory) const;
   void GatherQueries(const Chunk& chunk, int kv_head, float* queries) const;
-  void AttendSplit(const Chunk& chunk, int kv_head, int64_t split, SplitArgs& split_args) const;
+  void AttendSplit(const Chunk& chunk, int kv_head, int64_t split, SplitArgs& split_args, int* ranges) const;
   void Merge(const Sums& total, const Sums& next, int num_queries) const;
   void WriteOut(const Chunk& chunk, int kv_head, const Sums& total) const;
   void MergeCutChunks() const;
@@ -153,7 +154,9 @@ void AttentionOp::GatherQueries(const Chunk& chunk, int kv_head, float* queries)
   }
 }
 
-void AttentionOp::AttendSplit(const Chunk& chunk, int kv_head, int64_t split, SplitArgs& split_args) const {
+// ranges: [2, max_queries_] memory for what each query sees of the split.
+void AttentionOp::AttendSplit(const Chunk& chunk, int kv_head, int64_t split, SplitArgs& split_args,
+                              int* ranges) const {
   const int64_t split_begin = split * kSplit;
   const int64_t last_position = rows_.positions[chunk.token_end - 1];
   const int64_t first_position = FirstVisible(rows_.positions[chunk.token_begin]);
@@ -172,18 +175,15 @@ void AttentionOp::AttendSplit(const Chunk& chunk, int kv_head, int64_t split, Sp
       break;
     }
   }
-  std::vector<int> range(2 * static_cast<size_t>(split_args.num_queries));
-  int* const begin = range.data();
-  int* const end = begin + split_args.num_queries;
   for (int q = 0; q < split_args.num_queries; ++q) {
     const int64_t position = rows_.positions[chunk.token_begin + q / group_];
-    begin[q] = static_cast<int>(std::clamp<int64_t>(FirstVisible(position) - split_begin, 0, kSplit));
-    end[q] = static_cast<int>(std::clamp<int64_t>(position + 1 - split_begin, 0, kSplit));
+    ranges[q] = static_cast<int>(std::clamp<int64_t>(FirstVisible(position) - split_begin, 0, kSplit));
+    ranges[max_queries_ + q] = static_cast<int>(std::clamp<int64_t>(position + 1 - split_begin, 0, kSplit));
   }
   split_args.keys = keys;
   split_args.values = values;
-  split_args.begin = begin;
-  split_args.end = end;
+  split_args.begin = ranges;
+  split_args.end = ranges + max_queries_;
   context_.kernels.attend_split(split_args);
 }
 
@@ -226,6 +226,7 @@ void AttentionOp::RunTask(int64_t task, float* memory) const {
   split_args.kv_dtype = kv_.dtype;
   split_args.scores = queries + max_queries_ * padded_dim_;
   split_args.staging = split_args.scores + max_queries_ * kSplit;
+  int* const ranges = reinterpret_cast<int*>(split_args.staging + kSplit * padded_dim_);  // [2, max_queries_]
   GatherQueries(chunk, kv_head, queries);
   std::fill_n(total.sum, num_queries, 0.0f);
   for (int64_t split = begin; split < end; ++split) {
@@ -233,7 +234,7 @@ void AttentionOp::RunTask(int64_t task, float* memory) const {
     split_args.max = sums.max;
     split_args.sum = sums.sum;
     split_args.out = sums.out;
-    AttendSplit(chunk, kv_head, split, split_args);
+    AttendSplit(chunk, kv_head, split, split_args, ranges);
     if (!chunk.is_cut()) Merge(total, sums, num_queries);
   }
   if (!chunk.is_cut()) WriteOut(chunk, kv_head, total);

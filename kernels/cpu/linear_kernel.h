@@ -36,18 +36,20 @@ struct Bf16Weights {
   }
 };
 
-// Where a tile lies: rows from `row`, columns from `column` on, inputs k_begin .. k_end.
+// Where a tile lies: rows from `row`, columns from `column` on, inputs k_begin .. k_end; and its weights from there on.
 struct TilePlace {
   int64_t row;
   int64_t column;
   int64_t k_begin;
   int64_t k_end;
+  const char* weight;
+  int64_t panel_bytes;
 };
 
-// The first weight of 16 columns from `column` on.
+// The weights of the v-th vector of columns from `place` on: two vectors a panel.
 template <int kColumnBytes>
-static inline const char* ColumnAddress(const LinearArgs& args, int64_t column) {
-  return args.weight + column / kPanel * args.panel_bytes + column % kPanel * kColumnBytes;
+static inline const char* VectorAddress(const TilePlace& place, int v) {
+  return place.weight + v / 2 * place.panel_bytes + v % 2 * 16 * kColumnBytes;
 }
 
 // Columns of the vector at `column` that exist.
@@ -85,7 +87,7 @@ static void FloatTile(const LinearArgs& args, const TilePlace& place) {
   for (int v = 0; v < kVecs; ++v) {
     const int64_t column = place.column + 16 * v;
     const int64_t left = ColumnsLeft<S>(args, column);
-    w[v] = ColumnAddress<W::kColumnBytes>(args, column) + place.k_begin / W::kGroup * kRowBytes;
+    w[v] = VectorAddress<W::kColumnBytes>(place, v);
     const bool fresh = place.k_begin == 0;
     const typename S::F bias = fresh && args.bias != nullptr ? S::Load(args.bias + column) : S::Zero();
 #pragma GCC unroll 8
@@ -126,7 +128,7 @@ static void IntTile(const LinearArgs& args, const TilePlace& place) {
   const char* w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    w[v] = ColumnAddress<kGroup>(args, place.column + 16 * v);
+    w[v] = VectorAddress<kGroup>(place, v);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) acc[r][v] = S::IZero();
   }
@@ -157,21 +159,30 @@ static void IntTile(const LinearArgs& args, const TilePlace& place) {
 
 using TileFunction = void (*)(const LinearArgs&, const TilePlace&);
 
-// The tiles of one weight type: Rows()[r - 1] is the tile of r rows.
+// Inputs that the tiles of floats take at a time, when there are several: their weights then stay in the second-level
+// cache for all rows. (128 and 256, which fit the first level, measured slower: x comes in shorter runs.)
+inline constexpr int64_t kBlock = 512;
+
+// The tiles of one weight type, for Strip.
 template <class S, class W>
 struct FloatTiles {
+  using Weights = W;
+  static constexpr bool kBlocked = true;
+  static constexpr int kGroup = W::kGroup;
+  static constexpr int kColumnBytes = W::kColumnBytes;
   static constexpr int kMaxRows = S::kTileRows;
   static constexpr int kMaxVecs = S::kTileVecs;
-  static constexpr int64_t kBlock = 512;  // of k: the panels of a block stay in the second-level cache for all rows
   template <int kRows, int kVecs>
   static constexpr TileFunction kTile = FloatTile<S, W, kRows, kVecs>;
 };
 
 template <class S>
 struct IntTiles {
+  static constexpr bool kBlocked = false;  // the sums live in registers only
+  static constexpr int kGroup = 4;
+  static constexpr int kColumnBytes = 4;
   static constexpr int kMaxRows = S::kIntTileRows;
   static constexpr int kMaxVecs = S::kIntTileVecs;
-  static constexpr int64_t kBlock = int64_t{1} << 30;  // all of k: the sums live in registers only
   template <int kRows, int kVecs>
   static constexpr TileFunction kTile = IntTile<S, kRows, kVecs>;
 };
@@ -185,41 +196,80 @@ static TileFunction TileOf(int64_t rows) {
   return Tiles::template kTile<kRows, kVecs>;
 }
 
-// All rows of 16 kVecs columns.
+// All rows of one place. Rows are dealt evenly: 7 are 4 + 3, since a tile of one row is bound by latency.
 template <class Tiles, int kVecs>
-static void Strip(const LinearArgs& args, int64_t column) {
+static void AllRows(const LinearArgs& args, TilePlace place) {
   const int64_t num_tiles = (args.rows + Tiles::kMaxRows - 1) / Tiles::kMaxRows;
-  const int64_t block = num_tiles == 1 ? args.k : Tiles::kBlock;
-  for (int64_t k = 0; k < args.k; k += block) {
-    const int64_t k_end = args.k - k < block ? args.k : k + block;
-    // Rows are dealt evenly: 7 are 4 + 3, since a tile of one row is bound by latency.
-    for (int64_t tile = 0; tile < num_tiles; ++tile) {
-      const int64_t row = args.rows * tile / num_tiles;
-      const int64_t row_end = args.rows * (tile + 1) / num_tiles;
-      TileOf<Tiles, kVecs>(row_end - row)(args, {row, column, k, k_end});
+  for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    place.row = args.rows * tile / num_tiles;
+    const int64_t row_end = args.rows * (tile + 1) / num_tiles;
+    TileOf<Tiles, kVecs>(row_end - place.row)(args, place);
+  }
+}
+
+// The weights of one place as floats, so that many rows share the cost of converting them: panels of [kBlock][32].
+template <class S, class W, int kVecs>
+static void Widen(const TilePlace& place, float* out) {
+  constexpr int64_t kRowBytes = kPanel * W::kColumnBytes;
+  for (int v = 0; v < kVecs; ++v) {
+    const char* w = VectorAddress<W::kColumnBytes>(place, v);
+    float* column = out + v / 2 * kBlock * kPanel + v % 2 * 16;
+    for (int64_t k = place.k_begin; k < place.k_end; k += W::kGroup, w += kRowBytes) {
+      for (int member = 0; member < W::kGroup; ++member, column += kPanel) S::Store(column, W::Load(w, member));
     }
   }
 }
 
+// All rows of 16 kVecs columns, whose weights are at `weight`.
+template <class S, class Tiles, int kVecs>
+static void Strip(const LinearArgs& args, int64_t column, const char* weight) {
+  TilePlace place{0, column, 0, args.k, weight, args.panel_bytes};
+  if constexpr (Tiles::kBlocked) {
+    using W = typename Tiles::Weights;
+    if (args.rows > Tiles::kMaxRows) {
+      const bool widen = W::kColumnBytes != 4 * W::kGroup && args.rows > 2 * Tiles::kMaxRows;
+      for (; place.k_begin < args.k; place.k_begin += kBlock) {
+        place.k_end = args.k - place.k_begin < kBlock ? args.k : place.k_begin + kBlock;
+        place.weight = weight + place.k_begin / W::kGroup * kPanel * W::kColumnBytes;
+        if (widen) {
+          alignas(64) float widened[(kVecs + 1) / 2 * kBlock * kPanel];
+          Widen<S, W, kVecs>(place, widened);
+          TilePlace wide = place;
+          wide.weight = reinterpret_cast<const char*>(widened);
+          wide.panel_bytes = kBlock * kPanel * 4;
+          AllRows<FloatTiles<S, F32Weights<S>>, kVecs>(args, wide);
+        } else {
+          AllRows<Tiles, kVecs>(args, place);
+        }
+      }
+      return;
+    }
+  }
+  AllRows<Tiles, kVecs>(args, place);
+}
+
 // Columns column .. column_end, in strips of 16 kVecs; what is left at the end in narrower ones.
-template <class Tiles, int kVecs = Tiles::kMaxVecs>
+template <class S, class Tiles, int kVecs = Tiles::kMaxVecs>
 static void Strips(const LinearArgs& args, int64_t column, int64_t column_end) {
   column_end = (column_end + 15) / 16 * 16;
-  for (; column + 16 * kVecs <= column_end; column += 16 * kVecs) Strip<Tiles, kVecs>(args, column);
-  if constexpr (kVecs > 1) Strips<Tiles, kVecs / 2>(args, column, column_end);
+  for (; column + 16 * kVecs <= column_end; column += 16 * kVecs) {
+    const char* const panel = args.weight + column / kPanel * args.panel_bytes;
+    Strip<S, Tiles, kVecs>(args, column, panel + column % kPanel * Tiles::kColumnBytes);
+  }
+  if constexpr (kVecs > 1) Strips<S, Tiles, kVecs / 2>(args, column, column_end);
 }
 
 template <class S>
 static void LinearColumns(const LinearArgs& args, int64_t column_begin, int64_t column_end) {
   switch (args.dtype) {
     case DType::kF32:
-      return Strips<FloatTiles<S, F32Weights<S>>>(args, column_begin, column_end);
+      return Strips<S, FloatTiles<S, F32Weights<S>>>(args, column_begin, column_end);
     case DType::kF16:
-      return Strips<FloatTiles<S, F16Weights<S>>>(args, column_begin, column_end);
+      return Strips<S, FloatTiles<S, F16Weights<S>>>(args, column_begin, column_end);
     case DType::kBF16:
-      return Strips<FloatTiles<S, Bf16Weights<S>>>(args, column_begin, column_end);
+      return Strips<S, FloatTiles<S, Bf16Weights<S>>>(args, column_begin, column_end);
     case DType::kI8:
-      return Strips<IntTiles<S>>(args, column_begin, column_end);
+      return Strips<S, IntTiles<S>>(args, column_begin, column_end);
   }
 }
 

@@ -4,10 +4,10 @@
 //
 // Compare ratios, not speeds: on a shared machine the limits themselves move from minute to minute.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
@@ -21,26 +21,37 @@
 namespace weft {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-
-// The median time of one call, over at least five calls and a fifth of a second.
-double MedianSeconds(const std::function<void()>& fn) {
-  fn();
-  std::vector<double> times;
-  const auto begin = Clock::now();
-  while (times.size() < 5 || (Seconds(Clock::now() - begin) < 0.2 && times.size() < 2000)) {
-    const auto start = Clock::now();
-    fn();
-    times.push_back(Seconds(Clock::now() - start));
-  }
-  std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 2), times.end());
-  return times[times.size() / 2];
+double ReadClock(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+// Times calls: the fastest tenth of at least ten calls and a fifth of a second. One thread is timed by the CPU time it
+// gets, several by the clock on the wall, so on a busy machine trust the former.
+class Timer {
+ public:
+  explicit Timer(int threads) : clock_(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC) {}
+
+  double CallSeconds(const std::function<void()>& fn) const {
+    fn();
+    std::vector<double> times;
+    const double begin = ReadClock(clock_);
+    while (times.size() < 10 || (ReadClock(clock_) - begin < 0.2 && times.size() < 2000)) {
+      const double start = ReadClock(clock_);
+      fn();
+      times.push_back(ReadClock(clock_) - start);
+    }
+    std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 10), times.end());
+    return times[times.size() / 10];
+  }
+
+ private:
+  clockid_t clock_;
+};
+
 #if defined(__x86_64__)
-constexpr int kProbeSteps = 4000000;
+constexpr int kProbeSteps = 40000;
 
 // FMAs on registers alone, enough chains to hide their latency. Returns FLOPs.
 __attribute__((target("avx512f"), noinline)) double ProbeFmaAvx512(float* sink) {
@@ -74,11 +85,11 @@ __attribute__((target("avx2,fma"), noinline)) double ProbeFmaAvx2(float* sink) {
 double ProbeMultiplyAdd(float* sink) {
   constexpr int kLanes = 32;
   float acc[kLanes] = {};
-  for (int step = 0; step < 4000000; ++step) {
+  for (int step = 0; step < 40000; ++step) {
     for (int i = 0; i < kLanes; ++i) acc[i] = acc[i] * 0.5f + 1.0f;
   }
   *sink = acc[0];
-  return 4000000.0 * kLanes * 2;
+  return 40000.0 * kLanes * 2;
 }
 
 double ProbeFma(cpu::Isa isa, float* sink) {
@@ -106,45 +117,49 @@ struct Limits {
   double bytes_per_second = 0;
 };
 
-Limits Probe(cpu::CpuBackend& backend, int threads, cpu::Isa isa) {
+Limits Probe(cpu::CpuBackend& backend, const Timer& timer, int threads, cpu::Isa isa) {
   cpu::ThreadPool pool(threads);
   std::vector<float> sinks(static_cast<size_t>(threads) * 64);
   std::vector<double> flops(static_cast<size_t>(threads));
   Limits limits;
-  const double fma_seconds = MedianSeconds([&] {
+  const double fma_seconds = timer.CallSeconds([&] {
     pool.ParallelFor(threads, [&](int64_t task, int) {
       flops[static_cast<size_t>(task)] = ProbeFma(isa, &sinks[static_cast<size_t>(task) * 64]);
     });
   });
   limits.flops = flops[0] * threads / fma_seconds;
 
+  // A piece a call, short enough to run undisturbed, of a whole that no cache holds.
   constexpr size_t kBytes = size_t{512} << 20;
+  constexpr size_t kPiece = size_t{8} << 20;
   const Buffer memory = backend.Allocate(kBytes).value();
   std::fill_n(memory.As<char>(), kBytes, 1);  // the kernel's zero page would be read from the cache
-  const int64_t tasks = threads * 8;
-  uint64_t sum = 0;
-  const double read_seconds = MedianSeconds([&] {
-    std::vector<uint64_t> sums(static_cast<size_t>(tasks));
-    pool.ParallelFor(tasks, [&](int64_t task, int) {
-      const size_t words = kBytes / 8 / static_cast<size_t>(tasks);
-      sums[static_cast<size_t>(task)] = SumWords(memory.As<uint64_t>() + static_cast<size_t>(task) * words, words);
+  std::vector<uint64_t> sums(static_cast<size_t>(threads));
+  size_t piece = 0;
+  const double read_seconds = timer.CallSeconds([&] {
+    const uint64_t* const words = memory.As<uint64_t>() + piece * kPiece / 8;
+    const size_t share = kPiece / 8 / static_cast<size_t>(threads);
+    pool.ParallelFor(threads, [&](int64_t task, int) {
+      sums[static_cast<size_t>(task)] += SumWords(words + static_cast<size_t>(task) * share, share);
     });
-    for (uint64_t s : sums) sum += s;
+    piece = (piece + 1) % (kBytes / kPiece);
   });
-  limits.bytes_per_second = static_cast<double>(kBytes) / read_seconds;
-  if (sum == 1 || sinks[0] == 0.125f) std::printf(" ");  // the results are used, so the loops stay
+  limits.bytes_per_second = static_cast<double>(kPiece) / read_seconds;
+  if (sums[0] == 1 || sinks[0] == 0.125f) std::printf(" ");  // the results are used, so the loops stay
   return limits;
 }
 
 class Table {
  public:
-  explicit Table(const Limits& limits) : limits_(limits) {
+  Table(const Limits& limits, const Timer& timer) : limits_(limits), timer_(timer) {
     std::printf("\n| op | shape | weights or cache | time | GB/s | of read limit | GFLOP/s | of FMA limit |\n");
     std::printf("|---|---|---|---:|---:|---:|---:|---:|\n");
   }
 
-  void Add(const std::string& op, const std::string& shape, const char* type, double seconds, double bytes,
-           double flops) const {
+  // Times fn, which moves `bytes` to or from memory and computes `flops`.
+  void Add(const std::string& op, const std::string& shape, const char* type, double bytes, double flops,
+           const std::function<void()>& fn) const {
+    const double seconds = timer_.CallSeconds(fn);
     std::printf("| %s | %s | %s | %.3g ms | %.1f | %.0f %% | %.1f | %.0f %% |\n", op.c_str(), shape.c_str(), type,
                 seconds * 1e3, bytes / seconds / 1e9, 100 * bytes / seconds / limits_.bytes_per_second,
                 flops / seconds / 1e9, 100 * flops / seconds / limits_.flops);
@@ -153,6 +168,7 @@ class Table {
 
  private:
   Limits limits_;
+  Timer timer_;
 };
 
 constexpr const char* kTypeNames[] = {"f32", "bf16", "f16", "int8"};
@@ -183,11 +199,10 @@ void BenchLinear(cpu::CpuBackend& backend, const Table& table, int64_t n, int64_
   for (int64_t m : {1, 4, 8, 16, 64, 512}) {
     std::vector<float> x = Noise(m * k);
     std::vector<float> out(static_cast<size_t>(m * n));
-    const double seconds =
-        MedianSeconds([&] { backend.Linear(View(x, m, k), weights[next++ % weights.size()], View(out, m, n)); });
     const std::string shape = "M=" + std::to_string(m) + " N=" + std::to_string(n) + " K=" + std::to_string(k);
-    table.Add("Linear", shape, kTypeNames[static_cast<int>(dtype)], seconds, static_cast<double>(bytes),
-              2.0 * static_cast<double>(m * n * k));
+    table.Add("Linear", shape, kTypeNames[static_cast<int>(dtype)], static_cast<double>(bytes),
+              2.0 * static_cast<double>(m * n * k),
+              [&] { backend.Linear(View(x, m, k), weights[next++ % weights.size()], View(out, m, n)); });
   }
 }
 
@@ -212,13 +227,13 @@ void BenchAttention(cpu::CpuBackend& backend, const Table& table, int rows, int 
   const RowMap map{positions.data(), row_begin.data(), block_begin.data(), block_ids.data(), rows, rows * chunk};
   std::vector<float> qkv = Noise(static_cast<int64_t>(rows) * chunk * 40 * 64);
   std::vector<float> out(static_cast<size_t>(rows * chunk) * 32 * 64);
-  const double seconds = MedianSeconds(
-      [&] { backend.Attention(View(qkv, rows * chunk, 40 * 64), args, map, kv, View(out, rows * chunk, 32 * 64)); });
   const double pairs = static_cast<double>(rows) * chunk * (context - chunk / 2.0);
   const std::string shape = std::to_string(rows) + " rows of " + std::to_string(chunk) + " at " +
                             std::to_string(context) + ", 32/4 heads of 64";
-  table.Add("Attention", shape, kTypeNames[static_cast<int>(dtype)], seconds, 2.0 * static_cast<double>(cache_bytes),
-            4.0 * pairs * 32 * 64);
+  table.Add("Attention", shape, kTypeNames[static_cast<int>(dtype)], 2.0 * static_cast<double>(cache_bytes),
+            4.0 * pairs * 32 * 64, [&] {
+              backend.Attention(View(qkv, rows * chunk, 40 * 64), args, map, kv, View(out, rows * chunk, 32 * 64));
+            });
 }
 
 void BenchRowOps(cpu::CpuBackend& backend, const Table& table) {
@@ -227,11 +242,10 @@ void BenchRowOps(cpu::CpuBackend& backend, const Table& table) {
   std::vector<float> x = Noise(kRows * 2 * kWidth);
   std::vector<float> out(kRows * kWidth);
   const std::vector<float> weight = Noise(kWidth);
-  const double norm =
-      MedianSeconds([&] { backend.RmsNorm(View(x, kRows, kWidth), weight.data(), 1e-5f, View(out, kRows, kWidth)); });
-  table.Add("RmsNorm", "64 x 2048", "", norm, kRows * kWidth * 8.0, kRows * kWidth * 4.0);
-  const double glu = MedianSeconds([&] { backend.SwiGlu(View(x, kRows, 2 * kWidth), View(out, kRows, kWidth)); });
-  table.Add("SwiGlu", "64 x 2048", "", glu, kRows * kWidth * 12.0, kRows * kWidth * 24.0);
+  table.Add("RmsNorm", "64 x 2048", "", kRows * kWidth * 8.0, kRows * kWidth * 4.0,
+            [&] { backend.RmsNorm(View(x, kRows, kWidth), weight.data(), 1e-5f, View(out, kRows, kWidth)); });
+  table.Add("SwiGlu", "64 x 2048", "", kRows * kWidth * 12.0, kRows * kWidth * 24.0,
+            [&] { backend.SwiGlu(View(x, kRows, 2 * kWidth), View(out, kRows, kWidth)); });
 }
 
 void BenchSample(cpu::CpuBackend& backend, const Table& table) {
@@ -240,8 +254,9 @@ void BenchSample(cpu::CpuBackend& backend, const Table& table) {
   for (float& logit : logits) logit *= 8;
   const auto run = [&](const char* name, const SampleArgs& args) {
     SampleResult result;
-    const double seconds = MedianSeconds([&] { backend.Sample(View(logits, 1, kVocab), {&args, 1}, {&result, 1}); });
-    table.Add(std::string("Sample, ") + name, "1 x 151936", "", seconds, kVocab * 4.0, 0);
+    table.Add(std::string("Sample, ") + name, "1 x 151936", "", kVocab * 4.0, 0, [&] {
+      backend.Sample(View(logits, 1, kVocab), {&args, 1}, {&result, 1});
+    });
   };
   SampleArgs args;
   run("temperature 1", args);
@@ -265,10 +280,11 @@ int Main(int argc, char** argv) {
     return 64;
   }
   cpu::CpuBackend backend(threads, isa);
-  const Limits limits = Probe(backend, threads, isa);
+  const Timer timer(threads);
+  const Limits limits = Probe(backend, timer, threads, isa);
   std::printf("%s, %d threads; probed: %.0f GFLOP/s FP32 FMA, %.1f GB/s read\n", std::string(IsaName(isa)).c_str(),
               threads, limits.flops / 1e9, limits.bytes_per_second / 1e9);
-  const Table table(limits);
+  const Table table(limits, timer);
   for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8}) {
     BenchLinear(backend, table, 5632, 2048, dtype);
   }
