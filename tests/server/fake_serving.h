@@ -1,0 +1,160 @@
+// A generation service with everything behind it but a model: a real tokenizer, queue, scheduler and replica thread,
+// and an engine whose draws are known.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "scheduler/clock.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/replica.h"
+#include "server/generation_service.h"
+#include "server/metrics.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+#include "tests/fakes/fake_engine.h"
+
+namespace weft {
+
+inline constexpr char kFakeTemplate[] =
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n{{ m.content }}<|eot_id|>"
+    "{% endfor %}{% if messages[0].content == 'forbidden' %}{{ raise_exception('no') }}{% endif %}";
+
+struct FakeServingOptions {
+  int max_queued_requests = 64;
+  bool start_replica = true;  // false: everything waits in the queue
+  int64_t max_model_len = 256;
+  std::vector<int32_t> eos_token_ids;
+  GenerationConfig defaults;
+};
+
+class FakeServing {
+ public:
+  static constexpr int32_t kVocabSize = 906;  // of the tokenizer
+  static constexpr int kNumBlocks = 64;
+
+  explicit FakeServing(const FakeServingOptions& options = {}) : queue({.max_requests = options.max_queued_requests}) {
+    auto loaded = Tokenizer::Load(WEFT_SOURCE_DIR "/tests/fixtures/tokenizers/llama3");
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    tokenizer = *std::move(loaded);
+    chat_template.emplace(*ChatTemplate::Parse(kFakeTemplate, "<|begin_of_text|>", "<|end_of_text|>"));
+    auto fake = std::make_unique<FakeEngine>(EngineLimits{.max_model_len = options.max_model_len,
+                                                          .num_blocks = kNumBlocks,
+                                                          .block_size = 16,
+                                                          .max_num_seqs = 8,
+                                                          .max_num_batched_tokens = 64,
+                                                          .vocab_size = kVocabSize});
+    engine = fake.get();
+    replica = std::make_unique<Replica>(std::move(fake), queue, clock);
+    GenerationServiceOptions service_options;
+    service_options.model = {.names = {"fake", "alias"},
+                             .root = "/models/fake",
+                             .created = absl::UnixEpoch(),
+                             .max_model_len = options.max_model_len,
+                             .vocab_size = kVocabSize,
+                             .fingerprint = "f"};
+    service_options.defaults = options.defaults;
+    service_options.eos_token_ids = options.eos_token_ids;
+    service_options.max_queued_requests = options.max_queued_requests;
+    service = std::make_unique<GenerationService>(
+        std::move(service_options), GenerationServiceParts{*tokenizer, &*chat_template, queue, metrics, clock});
+    metrics.SetStatsSource([this] { return replica->stats(); }, [this] { return queue.size(); });
+    if (options.start_replica) replica->Start();
+  }
+
+  ~FakeServing() {
+    queue.Close();
+    replica->Join();
+    metrics.SetStatsSource(nullptr, nullptr);
+  }
+
+  // What a request with this prompt and seed draws, as text.
+  std::string ExpectedText(const std::vector<int32_t>& prompt, uint64_t seed, int count, uint32_t sequence = 0) const {
+    SamplingParams sampling;
+    sampling.seed = seed;
+    sampling.sequence = sequence;
+    return tokenizer->Decode(FakeEngine::ExpectedTokens(prompt, sampling, kVocabSize, count), /*skip_special=*/true);
+  }
+
+  SystemClock clock;
+  Metrics metrics;
+  FairQueue queue;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  FakeEngine* engine = nullptr;  // owned by the replica
+  std::unique_ptr<Replica> replica;
+  std::unique_ptr<GenerationService> service;
+};
+
+// Counts wakes, and lets a test wait for one.
+class WakeCounter {
+ public:
+  std::function<void()> Wake() {
+    return [this] {
+      absl::MutexLock lock(&mutex_);
+      ++count_;
+    };
+  }
+
+  // Waits until there was a wake since the last call. False: none came.
+  bool Await() {
+    absl::MutexLock lock(&mutex_);
+    const bool came = mutex_.AwaitWithTimeout(absl::Condition(this, &WakeCounter::HasNew), absl::Seconds(20));
+    seen_ = count_;
+    return came;
+  }
+
+  int count() const {
+    absl::MutexLock lock(&mutex_);
+    return count_;
+  }
+
+ private:
+  bool HasNew() const { return count_ > seen_; }
+
+  mutable absl::Mutex mutex_;
+  int count_ = 0;
+  int seen_ = 0;
+};
+
+// What a generation gave in all, by choice.
+struct Collected {
+  std::vector<std::string> texts;
+  std::vector<std::vector<int32_t>> token_ids;
+  std::vector<std::vector<GeneratedToken>> logprobs;
+  std::vector<Finish> finishes;
+};
+
+inline Collected Collect(Generation& generation, WakeCounter& wakes, size_t num_choices = 1) {
+  Collected all{std::vector<std::string>(num_choices), std::vector<std::vector<int32_t>>(num_choices),
+                std::vector<std::vector<GeneratedToken>>(num_choices), std::vector<Finish>(num_choices)};
+  while (!generation.done()) {
+    if (!wakes.Await()) {
+      ADD_FAILURE() << "the generation stands still";
+      return all;
+    }
+    for (const Delta& delta : generation.Take()) {
+      const auto i = static_cast<size_t>(delta.index);
+      all.texts[i] += delta.text;
+      all.token_ids[i].insert(all.token_ids[i].end(), delta.token_ids.begin(), delta.token_ids.end());
+      all.logprobs[i].insert(all.logprobs[i].end(), delta.logprobs.begin(), delta.logprobs.end());
+      if (delta.finish.has_value()) all.finishes[i] = *delta.finish;
+    }
+  }
+  return all;
+}
+
+// The value of a series on /metrics, or -1 where there is none.
+inline double MetricValue(const Metrics& metrics, const std::string& series) {
+  const std::string text = "\n" + metrics.Render();
+  const size_t begin = text.find("\n" + series + " ");
+  return begin == std::string::npos ? -1 : std::stod(text.substr(begin + series.size() + 2));
+}
+
+}  // namespace weft

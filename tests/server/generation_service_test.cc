@@ -1,0 +1,278 @@
+#include "server/generation_service.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "server/api_error.h"
+#include "server/limits.h"
+#include "tests/server/fake_serving.h"
+
+namespace weft {
+namespace {
+
+GenerateRequest PromptOf(std::vector<int32_t> ids, int64_t max_tokens) {
+  GenerateRequest request;
+  request.tenant = "default";
+  request.prompt = std::move(ids);
+  request.max_tokens = max_tokens;
+  request.seed = 7;
+  return request;
+}
+
+ChatPrompt Chat(const std::string& content) {
+  return {{{"messages", {{{"role", "user"}, {"content", content}}}}, {"add_generation_prompt", true}}};
+}
+
+TEST(GenerationServiceTest, GivesWhatTheEngineDraws) {
+  FakeServing serving;
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1, 2, 3}, 20), wakes.Wake());
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.texts[0], serving.ExpectedText({1, 2, 3}, 7, 20));
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kLength);
+  EXPECT_EQ((*generation)->usage().prompt_tokens, 3);
+  EXPECT_EQ((*generation)->usage().completion_tokens, 20);
+  EXPECT_TRUE((*generation)->Take().empty());
+  EXPECT_EQ(serving.service->num_active(), 0);
+  EXPECT_EQ(MetricValue(serving.metrics, "weft_prompt_tokens_total"), 3);
+  EXPECT_EQ(MetricValue(serving.metrics, "weft_generation_tokens_total"), 20);
+}
+
+TEST(GenerationServiceTest, ChoicesShareASeedAndDiffer) {
+  FakeServing serving;
+  WakeCounter wakes;
+  GenerateRequest request = PromptOf({1, 2, 3}, 8);
+  request.n = 3;
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok());
+  const Collected all = Collect(**generation, wakes, 3);
+  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(all.texts[i], serving.ExpectedText({1, 2, 3}, 7, 8, i));
+  EXPECT_EQ((*generation)->usage().prompt_tokens, 3);
+  EXPECT_EQ((*generation)->usage().completion_tokens, 24);
+}
+
+TEST(GenerationServiceTest, RequestsWithoutSeedDiffer) {
+  FakeServing serving;
+  std::vector<std::string> texts;
+  for (int i = 0; i < 2; ++i) {
+    WakeCounter wakes;
+    GenerateRequest request = PromptOf({1}, 16);
+    request.seed.reset();
+    auto generation = serving.service->Generate(request, wakes.Wake());
+    texts.push_back(Collect(**generation, wakes).texts[0]);
+  }
+  EXPECT_NE(texts[0], texts[1]);
+}
+
+TEST(GenerationServiceTest, TextAndChatBecomeTheirTokens) {
+  FakeServing serving;
+  WakeCounter wakes;
+  GenerateRequest text = PromptOf({}, 1);
+  text.prompt = std::string("the weft <|eot_id|>");
+  auto completion = serving.service->Generate(text, wakes.Wake());
+  ASSERT_TRUE(completion.ok());
+  EXPECT_EQ((*completion)->prompt_ids(), *serving.service->Tokenize(std::string("the weft <|eot_id|>"), true));
+
+  GenerateRequest chat = PromptOf({}, 1);
+  chat.prompt = Chat("<|eot_id|>");
+  auto answer = serving.service->Generate(chat, wakes.Wake());
+  ASSERT_TRUE(answer.ok());
+  int num_eot = 0;
+  for (const int32_t id : (*answer)->prompt_ids()) num_eot += id == 904 ? 1 : 0;
+  EXPECT_EQ(num_eot, 1) << "the template's, not the user's";
+}
+
+TEST(GenerationServiceTest, EchoComesFirstInEachChoice) {
+  FakeServing serving;
+  WakeCounter wakes;
+  GenerateRequest request = PromptOf({}, 4);
+  request.prompt = std::string("the weft");
+  request.n = 2;
+  request.echo = true;
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok());
+  EXPECT_EQ((*generation)->prompt_text(), "the weft");
+  for (const std::string& text : Collect(**generation, wakes, 2).texts) EXPECT_EQ(text.rfind("the weft", 0), 0u);
+}
+
+TEST(GenerationServiceTest, StopStringEndsTheSequenceEarly) {
+  FakeServing serving;
+  const std::string whole = serving.ExpectedText({5}, 7, 200);
+  WakeCounter wakes;
+  GenerateRequest request = PromptOf({5}, 200);
+  request.stop = {whole.substr(20, 6)};
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok());
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.texts[0], whole.substr(0, whole.find(request.stop[0])));
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kStop);
+  EXPECT_LT((*generation)->usage().completion_tokens, 200);
+}
+
+TEST(GenerationServiceTest, StopTokensEndUnlessIgnored) {
+  const std::vector<int32_t> drawn = FakeEngine::ExpectedTokens({5}, {.seed = 7}, FakeServing::kVocabSize, 30);
+  FakeServing serving({.eos_token_ids = {drawn[10]}});
+  struct Case {
+    bool ignore_eos;
+    int64_t min_tokens;
+    std::vector<int32_t> own;
+    int64_t num_tokens;
+  };
+  for (const Case& c : {Case{false, 0, {}, 11}, Case{true, 0, {}, 30}, Case{true, 0, {drawn[4]}, 5}}) {
+    WakeCounter wakes;
+    GenerateRequest request = PromptOf({5}, 30);
+    request.ignore_eos = c.ignore_eos;
+    request.stop_token_ids = c.own;
+    auto generation = serving.service->Generate(request, wakes.Wake());
+    ASSERT_TRUE(generation.ok());
+    Collect(**generation, wakes);
+    EXPECT_EQ((*generation)->usage().completion_tokens, c.num_tokens);
+  }
+}
+
+TEST(GenerationServiceTest, DestructionFreesSlotsAndQueue) {
+  FakeServing serving;
+  WakeCounter wakes;
+  std::vector<std::unique_ptr<Generation>> generations;
+  for (int i = 0; i < 12; ++i) {  // more than there are slots, so some wait in the queue
+    generations.push_back(*serving.service->Generate(PromptOf({i}, 200), wakes.Wake()));
+  }
+  EXPECT_EQ(serving.service->num_active(), 12);
+  generations.clear();
+  EXPECT_TRUE(serving.service->WaitUntilIdle(absl::Seconds(10)));
+  // The replica hears of it with its next step; a new request can have everything.
+  auto generation = serving.service->Generate(PromptOf({1}, 100), wakes.Wake());
+  Collect(**generation, wakes);
+  EXPECT_EQ(serving.queue.size(), 0);
+}
+
+TEST(GenerationServiceTest, RefusesWhatCanNotBeServed) {
+  struct Case {
+    const char* code;
+    const char* param;
+    absl::StatusCode status;
+    std::function<void(GenerateRequest&)> set;
+  };
+  const auto kBad = absl::StatusCode::kInvalidArgument;
+  const std::vector<Case> cases = {
+      {"model_not_found", "model", absl::StatusCode::kNotFound, [](auto& r) { r.model = "../../x"; }},
+      {"out_of_range", "temperature", kBad, [](auto& r) { r.temperature = -1; }},
+      {"invalid_token_id", "prompt", kBad, [](auto& r) { r.prompt = std::vector<int32_t>{-1}; }},
+      {"invalid_token_id", "prompt", kBad, [](auto& r) { r.prompt = std::vector<int32_t>{FakeServing::kVocabSize}; }},
+      {"invalid_token_id", "stop_token_ids", kBad, [](auto& r) { r.stop_token_ids = {-5}; }},
+      {"invalid_token_id", "logit_bias", kBad,
+       [](auto& r) {
+         r.logit_bias = {{int64_t{1} << 40, 1}};
+       }},
+      {"empty", "prompt", kBad, [](auto& r) { r.prompt = std::vector<int32_t>{}; }},
+      {"context_length_exceeded", "prompt", kBad, [](auto& r) { r.prompt = std::vector<int32_t>(256); }},
+      {"context_length_exceeded", "prompt", kBad, [](auto& r) { r.prompt = std::string(1 << 20, 'x'); }},
+      {"context_length_exceeded", "messages", kBad, [](auto& r) { r.prompt = Chat(std::string(4000, 'x')); }},
+      {"context_length_exceeded", "max_tokens", kBad, [](auto& r) { r.max_tokens = 254; }},
+      {"template_rejected", "messages", kBad, [](auto& r) { r.prompt = Chat("forbidden"); }},
+  };
+  FakeServing serving;
+  for (const Case& c : cases) {
+    WakeCounter wakes;
+    GenerateRequest request = PromptOf({1, 2, 3}, 4);
+    c.set(request);
+    const absl::Status status = serving.service->Generate(request, wakes.Wake()).status();
+    EXPECT_EQ(ErrorCode(status), c.code);
+    EXPECT_EQ(ErrorParam(status), c.param) << c.code;
+    EXPECT_EQ(status.code(), c.status) << c.code;
+    EXPECT_EQ(serving.service->num_active(), 0);
+  }
+  EXPECT_EQ(MetricValue(serving.metrics, "weft_requests_rejected_total{code=\"context_length_exceeded\"}"), 4);
+}
+
+TEST(GenerationServiceTest, MaxTokensIsWhatThePromptLeaves) {
+  FakeServingOptions options;
+  options.max_model_len = 40;
+  FakeServing serving(options);
+  options.defaults.max_new_tokens = 6;
+  FakeServing modest(options);
+  for (auto& [server, expected] : {std::pair(&serving, 37), std::pair(&modest, 6)}) {
+    WakeCounter wakes;
+    GenerateRequest request = PromptOf({1, 2, 3}, 1);
+    request.max_tokens.reset();
+    auto generation = server->service->Generate(request, wakes.Wake());
+    ASSERT_TRUE(generation.ok());
+    Collect(**generation, wakes);
+    EXPECT_EQ((*generation)->usage().completion_tokens, expected);
+  }
+}
+
+TEST(GenerationServiceTest, AFullQueueRefusesAllChoicesOrNone) {
+  FakeServing serving({.max_queued_requests = 4, .start_replica = false});
+  WakeCounter wakes;
+  GenerateRequest three = PromptOf({1}, 4);
+  three.n = 3;
+  auto first = serving.service->Generate(three, wakes.Wake());
+  ASSERT_TRUE(first.ok());
+  const absl::Status full = serving.service->Generate(three, wakes.Wake()).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorCode(full), "server_overloaded");
+  EXPECT_TRUE(RetryAfter(full).has_value());
+  EXPECT_EQ(serving.queue.size(), 3);
+  auto second = serving.service->Generate(PromptOf({1}, 4), wakes.Wake());
+  EXPECT_TRUE(second.ok());
+  first->reset();
+  EXPECT_EQ(serving.queue.size(), 1) << "what waits is taken out with its reader";
+}
+
+TEST(GenerationServiceTest, DrainingRefusesNewWorkAndFinishesOld) {
+  FakeServing serving;
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1}, 50), wakes.Wake());
+  serving.service->StopAccepting();
+  const absl::Status refused = serving.service->Generate(PromptOf({1}, 1), wakes.Wake()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorCode(refused), "draining");
+  EXPECT_TRUE(RetryAfter(refused).has_value());
+  EXPECT_EQ(Collect(**generation, wakes).finishes[0].kind, StopKind::kLength);
+  EXPECT_TRUE(serving.service->WaitUntilIdle(absl::ZeroDuration()));
+}
+
+TEST(GenerationServiceTest, CancelAllEndsEverythingInAnError) {
+  FakeServing serving({.start_replica = false});
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1}, 50), wakes.Wake());
+  EXPECT_FALSE(serving.service->WaitUntilIdle(absl::ZeroDuration()));
+  serving.service->CancelAll();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kError);
+  EXPECT_EQ(ErrorCode(all.finishes[0].status), "shutting_down");
+  EXPECT_EQ(serving.queue.size(), 0);
+}
+
+TEST(GenerationServiceTest, ADeadEngineIsAnError) {
+  FakeServing serving({.start_replica = false});
+  serving.engine->Die(absl::InternalError("the device at /dev/x is gone"));
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1}, 5), wakes.Wake());
+  serving.replica->Start();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kError);
+  EXPECT_EQ(ErrorCode(all.finishes[0].status), "internal_error");
+}
+
+TEST(GenerationServiceTest, DetokenizeIsTheInverseOfTokenize) {
+  FakeServing serving;
+  const std::vector<int32_t> ids = *serving.service->Tokenize(std::string("na\xC3\xAFve weft"), false);
+  EXPECT_EQ(*serving.service->Detokenize(ids), "na\xC3\xAFve weft");
+  EXPECT_EQ(ErrorCode(serving.service->Detokenize({FakeServing::kVocabSize}).status()), "invalid_token_id");
+}
+
+TEST(GenerationServiceTest, ServesItsNames) {
+  FakeServing serving;
+  for (const char* name : {"", "fake", "alias"}) EXPECT_TRUE(serving.service->ServesModel(name)) << name;
+  EXPECT_FALSE(serving.service->ServesModel("other"));
+}
+
+}  // namespace
+}  // namespace weft
