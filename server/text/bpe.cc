@@ -77,7 +77,8 @@ absl::Status Bpe::ReadVocab(const JsonNode& vocab) {
   vocab_.reserve(vocab.value().size());
   for (const auto& [token, id] : vocab.value().items()) {
     if (token.size() > kMaxTokenBytes) {
-      return vocab.Refuse("invalid_token", absl::StrCat("a token of ", token.size(), " bytes, at most ", kMaxTokenBytes));
+      return vocab.Refuse("invalid_token",
+                          absl::StrCat("a token of ", token.size(), " bytes, at most ", kMaxTokenBytes));
     }
     if (!id.is_number_integer() || id < 0 || id >= kMaxVocab) {
       return vocab.Refuse("invalid_vocab", absl::StrCat("id of ", Quoted(token), " must be in 0..", kMaxVocab - 1));
@@ -181,6 +182,12 @@ bool Bpe::SwallowsUnknown() const {
   return !has_all_bytes && (fuse_unk_ || !unk_id_.has_value());
 }
 
+void Bpe::Reserve(const absl::flat_hash_set<int32_t>& ids) {
+  absl::erase_if(pieces_, [&](const auto& piece) { return ids.contains(piece.second); });
+  absl::erase_if(characters_, [&](const auto& character) { return ids.contains(character.second); });
+  absl::erase_if(merges_, [&](const auto& merge) { return ids.contains(merge.second.id); });
+}
+
 void Bpe::EncodePiece(absl::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   if (ignore_merges_) {
     const auto whole = pieces_.find(piece);
@@ -199,7 +206,8 @@ void Bpe::EncodePiece(absl::string_view piece, Scratch& scratch, std::vector<int
 
 void Bpe::AppendSymbols(absl::string_view piece, std::vector<Symbol>& symbols) const {
   for (size_t pos = 0; pos < piece.size();) {
-    const size_t num_bytes = kind_ == BpeSymbols::kBytes ? 1 : static_cast<size_t>(DecodeValidUtf8(piece, pos).num_bytes);
+    const size_t num_bytes =
+        kind_ == BpeSymbols::kBytes ? 1 : static_cast<size_t>(DecodeValidUtf8(piece, pos).num_bytes);
     AppendCharacter(piece.substr(pos, num_bytes), symbols);
     pos += num_bytes;
   }

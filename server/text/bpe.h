@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "server/text/tokenizer_json.h"
@@ -24,11 +25,11 @@ class Bpe {
  public:
   // Working memory of EncodePiece, to be kept between the pieces of one text. Plain data, no meaning between calls.
   struct Symbol {
-    int32_t id;       // token; kRemoved once merged into its left neighbour
-    int32_t prev;     // index of the neighbours that remain; kNone at the ends
+    int32_t id;    // token; kRemoved once merged into its left neighbour
+    int32_t prev;  // index of the neighbours that remain; kNone at the ends
     int32_t next;
-    uint32_t rank;    // of the merge with `next`; kNoMerge if there is none
-    int32_t merged;   // token that this merge makes
+    uint32_t rank;   // of the merge with `next`; kNoMerge if there is none
+    int32_t merged;  // token that this merge makes
   };
   struct Scratch {
     std::vector<Symbol> symbols;
@@ -37,6 +38,10 @@ class Bpe {
 
   // Reads the "model" section. Codes: unsupported_component, invalid_vocab, invalid_merge, invalid_token, too_large.
   static absl::StatusOr<Bpe> FromJson(const JsonNode& model, BpeSymbols symbols);
+
+  // Makes these ids unreachable from text, however it is spelled, but for an unknown token. For special tokens that
+  // stand in the model's vocabulary too.
+  void Reserve(const absl::flat_hash_set<int32_t>& ids);
 
   // Appends the tokens of one pre-tokenized piece: merges by lowest rank, leftmost first, until none applies.
   // O(n log n) in the bytes of the piece, which must be fewer than 2^31.
@@ -77,10 +82,10 @@ class Bpe {
   std::optional<int32_t> unk_id_;
 
   absl::flat_hash_map<std::string, int32_t> vocab_;
-  absl::flat_hash_map<uint64_t, Merge> merges_;         // left id << 32 | right id
-  absl::flat_hash_map<std::string, int32_t> pieces_;    // whole pieces that are tokens; filled if ignore_merges_
-  absl::flat_hash_map<char32_t, int32_t> characters_;   // kCharacters: tokens of one character
-  std::array<int32_t, 256> bytes_;                      // kBytes: token of a byte; kCharacters: byte-fallback token
+  absl::flat_hash_map<uint64_t, Merge> merges_;        // left id << 32 | right id
+  absl::flat_hash_map<std::string, int32_t> pieces_;   // whole pieces that are tokens; filled if ignore_merges_
+  absl::flat_hash_map<char32_t, int32_t> characters_;  // kCharacters: tokens of one character
+  std::array<int32_t, 256> bytes_;                     // kBytes: token of a byte; kCharacters: byte-fallback token
 };
 
 }  // namespace weft

@@ -34,8 +34,8 @@ class IncrementalDetokenizer {
   const Tokenizer& tokenizer_;
   const bool skip_special_;
   bool is_first_ = true;
-  std::string held_;           // bytes that aren't text yet
-  size_t num_checked_ = 0;     // bytes of held_ that are whole characters; only for a run
+  std::string held_;        // bytes that aren't text yet
+  size_t num_checked_ = 0;  // bytes of held_ that are whole characters; only for a run
   bool run_is_broken_ = false;
   size_t num_to_strip_;
 };

@@ -166,13 +166,20 @@ void Pretokenizer::Cut(const SplitStep& step, std::vector<Match>& matches, size_
     const bool is_last = i + 1 == matches.size();
     bool joins_next = false;
     switch (step.behavior) {
-      case Behavior::kIsolated: break;
+      case Behavior::kIsolated:
+        break;
       case Behavior::kRemoved:
         if (is_match(i)) begin = matches[i].end;
         break;
-      case Behavior::kContiguous: joins_next = is_match(i) == is_match(i + 1); break;
-      case Behavior::kMergedWithPrevious: joins_next = !is_match(i) && is_match(i + 1); break;
-      case Behavior::kMergedWithNext: joins_next = is_match(i) && !is_match(i + 1); break;
+      case Behavior::kContiguous:
+        joins_next = is_match(i) == is_match(i + 1);
+        break;
+      case Behavior::kMergedWithPrevious:
+        joins_next = !is_match(i) && is_match(i + 1);
+        break;
+      case Behavior::kMergedWithNext:
+        joins_next = is_match(i) && !is_match(i + 1);
+        break;
     }
     if (joins_next && !is_last) continue;
     if (begin < matches[i].end) out.push_back({offset + begin, offset + matches[i].end});

@@ -64,7 +64,8 @@ class Pretokenizer {
 
   static void Run(const SplitStep& step, bool starts_prompt, PieceText& pieces);
   static void Run(const PrefixStep& step, bool starts_prompt, PieceText& pieces);
-  static void Cut(const SplitStep& step, std::vector<Match>& matches, size_t offset, std::vector<PieceText::Piece>& out);
+  static void Cut(const SplitStep& step, std::vector<Match>& matches, size_t offset,
+                  std::vector<PieceText::Piece>& out);
 
   std::vector<Step> steps_;
   bool is_byte_level_ = false;

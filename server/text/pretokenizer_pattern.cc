@@ -62,18 +62,29 @@ class Screen {
 
   absl::Status Next() {
     switch (regex_[pos_]) {
-      case '(': return OpenGroup();
-      case ')': return CloseGroup();
-      case '[': return Class();
-      case '\\': RETURN_IF_ERROR(Escape()); return Quantifier(/*repeats_inside=*/false);
+      case '(':
+        return OpenGroup();
+      case ')':
+        return CloseGroup();
+      case '[':
+        return Class();
+      case '\\':
+        RETURN_IF_ERROR(Escape());
+        return Quantifier(/*repeats_inside=*/false);
       case '^':
-      case '$': return Unsupported("an anchor", pos_);
+      case '$':
+        return Unsupported("an anchor", pos_);
       case '*':
       case '+':
       case '?':
-      case '{': return Unsupported("a quantifier with nothing to repeat", pos_);
-      case '|': ++pos_; return absl::OkStatus();
-      default: ++pos_; return Quantifier(/*repeats_inside=*/false);
+      case '{':
+        return Unsupported("a quantifier with nothing to repeat", pos_);
+      case '|':
+        ++pos_;
+        return absl::OkStatus();
+      default:
+        ++pos_;
+        return Quantifier(/*repeats_inside=*/false);
     }
   }
 
@@ -132,7 +143,8 @@ class Screen {
   absl::Status Category(size_t begin) {
     const size_t end = regex_.find('}', pos_);
     const bool is_short = end != absl::string_view::npos && end - pos_ >= 2 && end - pos_ <= 3;
-    if (!is_short || regex_[pos_] != '{' || absl::string_view("LMNPSZC").find(regex_[pos_ + 1]) == absl::string_view::npos) {
+    if (!is_short || regex_[pos_] != '{' ||
+        absl::string_view("LMNPSZC").find(regex_[pos_ + 1]) == absl::string_view::npos) {
       return Unsupported("a property that is no general category", begin);
     }
     pos_ = end + 1;
@@ -248,7 +260,8 @@ absl::StatusOr<Matcher> CompilePattern(const std::string& regex) {
   RETURN_IF_ERROR(ScreenPattern(regex));
   // Shared by the copies of the matcher.
   ASSIGN_OR_RETURN(const std::shared_ptr<const Pattern> pattern, Pattern::Compile(regex));
-  return Matcher([pattern](absl::string_view text, std::vector<Match>& matches) { pattern->FindMatches(text, matches); });
+  return Matcher(
+      [pattern](absl::string_view text, std::vector<Match>& matches) { pattern->FindMatches(text, matches); });
 }
 
 }  // namespace weft

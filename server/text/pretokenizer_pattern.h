@@ -13,8 +13,8 @@ namespace weft {
 //
 // What is accepted is the language that PCRE2 and the Oniguruma of the `tokenizers` package read alike: literals,
 // classes of characters, ranges, \p{..} with a general category, \s \d \r \n \t, groups (?: (?i: (?= (?!, alternation
-// and quantifiers. Refused: backreferences, lookbehind, a repeated group that repeats inside, as in (a+)+, anchors, what
-// matches the empty string, and every construct not named here. The error is a plain message without a code word.
+// and quantifiers. Refused: backreferences, lookbehind, a repeated group that repeats inside, as in (a+)+, anchors,
+// what matches the empty string, and every construct not named here. The error is a plain message without a code word.
 //
 // Work is bounded: a match looks at no more than 16 KiB, so a longer piece is cut there, and after a match that costs
 // more than a million steps the rest of the text is one piece. Both are far beyond natural text, and deterministic.

@@ -15,7 +15,8 @@ namespace weft {
 void SplitGpt2(absl::string_view text, std::vector<Match>& matches);
 
 // The pattern of Llama 3 (max_digits 3) and of Qwen 2, 2.5 and 3 (max_digits 1):
-//   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,MAX}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+//   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,MAX}|
+//   ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 void SplitLlama3(absl::string_view text, int max_digits, std::vector<Match>& matches);
 
 // The scanner of a Split regex, if it is one of those above, letter for letter.

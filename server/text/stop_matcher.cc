@@ -19,7 +19,8 @@ StopMatcher::StopMatcher(const std::vector<std::string>& stops, bool include_sto
 
 void StopMatcher::Advance(Stop& stop, char c) {
   if (stop.text.empty()) return;
-  while (stop.num_matched > 0 && stop.text[stop.num_matched] != c) stop.num_matched = stop.fallback[stop.num_matched - 1];
+  while (stop.num_matched > 0 && stop.text[stop.num_matched] != c)
+    stop.num_matched = stop.fallback[stop.num_matched - 1];
   if (stop.text[stop.num_matched] == c) ++stop.num_matched;
 }
 

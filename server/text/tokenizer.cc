@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
 #include "server/text/detokenizer.h"
@@ -57,7 +58,8 @@ Tokenizer::Tokenizer(TokenizerNormalizer normalizer, Pretokenizer pretokenizer, 
       decoder_(std::move(decoder)) {}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& dir) {
-  ASSIGN_OR_RETURN(const nlohmann::json tree, ReadTokenizerJson(absl::StrCat(dir, "/tokenizer.json"), "tokenizer.json"));
+  ASSIGN_OR_RETURN(const nlohmann::json tree,
+                   ReadTokenizerJson(absl::StrCat(dir, "/tokenizer.json"), "tokenizer.json"));
   const JsonNode root(tree, "");
   RETURN_IF_ERROR(CheckTruncation(root));
   ASSIGN_OR_RETURN(TokenizerNormalizer normalizer, TokenizerNormalizer::FromJson(root.Child("normalizer")));
@@ -95,7 +97,9 @@ absl::Status Tokenizer::IndexIds(const JsonNode& vocab, const JsonNode& added_to
     is_used[i] = true;
     spellings_[i] = token;
   }
+  absl::flat_hash_set<int32_t> special_ids;
   for (const AddedToken& token : added_.tokens()) {
+    if (token.special) special_ids.insert(token.id);
     const auto i = static_cast<size_t>(token.id);
     const auto in_vocab = bpe_.vocab().find(token.content);
     const bool clashes = in_vocab == bpe_.vocab().end() ? is_used[i] : in_vocab->second != token.id;
@@ -107,6 +111,7 @@ absl::Status Tokenizer::IndexIds(const JsonNode& vocab, const JsonNode& added_to
     is_special_[i] = token.special;
     added_ids_[token.content] = token.id;
   }
+  bpe_.Reserve(special_ids);
   const auto gap = std::find(is_used.begin(), is_used.end(), false);
   if (gap == is_used.end()) return absl::OkStatus();
   return vocab.Refuse("invalid_vocab", absl::StrCat("no token has the id ", gap - is_used.begin()));
@@ -132,14 +137,15 @@ absl::Status Tokenizer::CheckModel(int64_t num_embedding_rows, std::optional<int
                                                    " ids, but the model embeds ", num_embedding_rows));
   }
   if (!bos_token_.empty() && bos_id.has_value() && TokenId(bos_token_) != bos_id) {
-    return absl::InvalidArgumentError("tokenizer_config.json: inconsistent: bos_token: not bos_token_id of config.json");
+    return absl::InvalidArgumentError(
+        "tokenizer_config.json: inconsistent: bos_token: not bos_token_id of config.json");
   }
   return absl::OkStatus();
 }
 
 int32_t Tokenizer::ComputeMaxTokenBytes() const {
-  const bool unbounded = bpe_.SwallowsUnknown() || added_.strips_spaces() || pretokenizer_.removes_text() ||
-                         normalizer_.max_shrink() == 0;
+  const bool unbounded =
+      bpe_.SwallowsUnknown() || added_.strips_spaces() || pretokenizer_.removes_text() || normalizer_.max_shrink() == 0;
   if (unbounded) return INT32_MAX;
   size_t longest = 0;
   for (const auto& [spelling, id] : bpe_.vocab()) {
@@ -188,8 +194,8 @@ void Tokenizer::EncodePlain(MarkedText text, bool starts_prompt, Bpe::Scratch& s
       ids.push_back(*span.id);
       continue;
     }
-    const PieceText pieces = pretokenizer_.Apply(text.text.substr(span.begin, span.end - span.begin),
-                                                 starts_prompt && span.begin == 0);
+    const PieceText pieces =
+        pretokenizer_.Apply(text.text.substr(span.begin, span.end - span.begin), starts_prompt && span.begin == 0);
     for (const PieceText::Piece& piece : pieces.pieces) bpe_.EncodePiece(pieces.Bytes(piece), scratch, ids);
   }
 }

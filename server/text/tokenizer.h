@@ -32,8 +32,8 @@ class Tokenizer {
   // invalid_token, invalid_merge, invalid_added_token, invalid_postprocessor, invalid_truncation, inconsistent.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
 
-  // Whether the ids fit a model with this many rows of embeddings, and bos is the model's own where both name one. Codes:
-  // vocab_mismatch, inconsistent.
+  // Whether the ids fit a model with this many rows of embeddings, and bos is the model's own where both name one.
+  // Codes: vocab_mismatch, inconsistent.
   absl::Status CheckModel(int64_t num_embedding_rows, std::optional<int32_t> bos_id) const;
 
   // Ids of request data: text that spells a special token stays text. Invalid UTF-8 reads as U+FFFD. O(n log n) in the
@@ -93,9 +93,9 @@ class Tokenizer {
   TokenizerDecoder decoder_;
   TokenizerTemplate template_;
 
-  std::vector<std::string> spellings_;                    // [vocab_size]
-  std::vector<bool> is_special_;                          // [vocab_size]
-  absl::flat_hash_map<std::string, int32_t> added_ids_;   // of added tokens, which need not be in the model's vocabulary
+  std::vector<std::string> spellings_;                   // [vocab_size]
+  std::vector<bool> is_special_;                         // [vocab_size]
+  absl::flat_hash_map<std::string, int32_t> added_ids_;  // of added tokens, which need not be in the model's vocabulary
   int32_t max_token_bytes_ = 0;
   std::string bos_token_;
   std::string eos_token_;

@@ -96,7 +96,8 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(const JsonNode& node, const To
 
 absl::Status AddedTokens::Read(const JsonNode& node) {
   if (!node.value().is_array()) return node.Refuse("invalid_added_token", "must be an array");
-  if (node.value().size() > kMaxTokens) return node.Refuse("invalid_added_token", absl::StrCat("more than ", kMaxTokens));
+  if (node.value().size() > kMaxTokens)
+    return node.Refuse("invalid_added_token", absl::StrCat("more than ", kMaxTokens));
   absl::flat_hash_set<std::string> contents;
   absl::flat_hash_set<int32_t> ids;
   for (size_t i = 0; i < node.value().size(); ++i) {
@@ -114,8 +115,8 @@ bool AddedTokens::strips_spaces() const {
 }
 
 // A special token that stands wholly in untrusted text is passed over as one run of text: no shorter token is looked
-// for inside, as when the `tokenizers` package encodes with special tokens off. One that straddles trusted and untrusted
-// text is no match at all, so that request data can't hide the template's own tokens.
+// for inside, as when the `tokenizers` package encodes with special tokens off. One that straddles trusted and
+// untrusted text is no match at all, so that request data can't hide the template's own tokens.
 AddedTokens::Found AddedTokens::FindAt(const Trie& trie, const MarkedText& text, size_t begin) const {
   Found found{std::nullopt, begin + 1};
   uint32_t node = 0;

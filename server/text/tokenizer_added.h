@@ -18,7 +18,7 @@ namespace weft {
 // One entry of "added_tokens": a string that becomes one id wherever it stands.
 struct AddedToken {
   std::string content;
-  std::string decoded;       // what decoding reads for it: the normalised form where `normalized`, else the content
+  std::string decoded;  // what decoding reads for it: the normalised form where `normalized`, else the content
   int32_t id = 0;
   bool special = false;      // control token: matched only in trusted text, left out of decoded text on request
   bool normalized = false;   // matched in its normalised form, after normalisation
@@ -53,8 +53,8 @@ class AddedTokens {
  private:
   // A tree of bytes; a node is a number, the root is 0.
   struct Trie {
-    std::array<bool, 256> starts = {};                       // first bytes, to pass over text quickly
-    absl::flat_hash_map<uint64_t, uint32_t> children;        // node << 8 | byte -> node
+    std::array<bool, 256> starts = {};                          // first bytes, to pass over text quickly
+    absl::flat_hash_map<uint64_t, uint32_t> children;           // node << 8 | byte -> node
     std::vector<std::optional<size_t>> token = {std::nullopt};  // [node] index into tokens_
     void Insert(absl::string_view spelling, size_t index);
   };

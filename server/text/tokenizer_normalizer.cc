@@ -61,7 +61,8 @@ absl::Status TokenizerNormalizer::AddReplace(const JsonNode& node) {
   ASSIGN_OR_RETURN(step.pattern, pattern.GetString("String"));
   ASSIGN_OR_RETURN(step.content, node.GetString("content"));
   if (step.pattern.empty()) return pattern.Refuse("invalid_component", "an empty pattern");
-  const size_t shrink = step.content.empty() ? 0 : (step.pattern.size() + step.content.size() - 1) / step.content.size();
+  const size_t shrink =
+      step.content.empty() ? 0 : (step.pattern.size() + step.content.size() - 1) / step.content.size();
   max_shrink_ = shrink > 16 ? 0 : max_shrink_ * static_cast<int>(shrink);
   steps_.emplace_back(std::move(step));
   return absl::OkStatus();

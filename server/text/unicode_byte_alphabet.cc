@@ -11,9 +11,7 @@ namespace {
 constexpr char32_t kFirstStandIn = 0x100;
 constexpr int kNumStandIns = 68;
 
-constexpr bool StandsForItself(char32_t c) {
-  return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD);
-}
+constexpr bool StandsForItself(char32_t c) { return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD); }
 
 constexpr std::array<uint8_t, kNumStandIns> kStandIns = [] {
   std::array<uint8_t, kNumStandIns> bytes = {};

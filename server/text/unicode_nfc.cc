@@ -81,9 +81,8 @@ char32_t Compose(char32_t first, char32_t second) {
   }
   const std::array<char32_t, 2> key = {first, second};
   const auto* row =
-      std::lower_bound(std::begin(kCompositions), std::end(kCompositions), key, [](const auto& r, const auto& k) {
-        return r[0] != k[0] ? r[0] < k[0] : r[1] < k[1];
-      });
+      std::lower_bound(std::begin(kCompositions), std::end(kCompositions), key,
+                       [](const auto& r, const auto& k) { return r[0] != k[0] ? r[0] < k[0] : r[1] < k[1]; });
   return row != std::end(kCompositions) && (*row)[0] == first && (*row)[1] == second ? (*row)[2] : 0;
 }
 

@@ -71,7 +71,8 @@ TEST_P(TokenizerVectorsTest, DecodesAsTheReferenceDoes) {
     const Ids ids = row["ids"].get<Ids>();
     const nlohmann::json decoded = ValueOr(row, "decoded", "text");
     EXPECT_EQ(tokenizer_->Decode(ids, /*skip_special=*/false), decoded.get<std::string>()) << row;
-    const std::string skipped = row.contains("skipped") ? row["skipped"].get<std::string>() : decoded.get<std::string>();
+    const std::string skipped =
+        row.contains("skipped") ? row["skipped"].get<std::string>() : decoded.get<std::string>();
     EXPECT_EQ(tokenizer_->Decode(ids, /*skip_special=*/true), skipped) << row;
   }
 }

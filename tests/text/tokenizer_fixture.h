@@ -1,0 +1,48 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "server/text/tokenizer.h"
+
+namespace weft {
+
+// A character-level tokenizer.json as small as one can be: ids 0 to 5 are a, b, c, ab, <unk>, <s>.
+inline nlohmann::json SmallTokenizerJson() {
+  return nlohmann::json::parse(R"({
+    "version": "1.0", "truncation": null, "padding": null,
+    "added_tokens": [{"id": 5, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                      "normalized": false, "special": true}],
+    "normalizer": null, "pre_tokenizer": null,
+    "post_processor": {"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+      "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+      "special_tokens": {"<s>": {"id": "<s>", "ids": [5], "tokens": ["<s>"]}}},
+    "decoder": {"type": "Fuse"},
+    "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+      "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "<unk>": 4}, "merges": ["a b"]}
+  })");
+}
+
+// Writes tokenizer files into a directory of this test's own and loads them. `config` is not written if empty.
+inline absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& json,
+                                                                const std::string& config = "") {
+  const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+  std::string name = std::string(test->test_suite_name()) + "." + test->name();
+  for (char& c : name) c = c == '/' ? '_' : c;
+  const std::filesystem::path dir = std::filesystem::path(testing::TempDir()) / name;
+  std::filesystem::remove_all(dir);
+  std::filesystem::create_directories(dir);
+  std::ofstream(dir / "tokenizer.json") << json;
+  if (!config.empty()) std::ofstream(dir / "tokenizer_config.json") << config;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(dir.string());
+  std::filesystem::remove_all(dir);
+  return tokenizer;
+}
+
+}  // namespace weft
