@@ -1,6 +1,7 @@
 #include "server/config_flags.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -142,13 +143,21 @@ std::string FlagName(absl::string_view setting) { return absl::StrCat("--", sett
 // CLI11's messages are for people, but may have line ends.
 std::string OneLine(absl::string_view text) { return absl::StrReplaceAll(text, {{"\n", " "}}); }
 
+// What belongs to no flag: a model directory, or a mistake.
+absl::Status TakeExtras(const std::vector<std::string>& extras, Values& given) {
+  for (const std::string& extra : extras) {
+    if (absl::StartsWith(extra, "-")) return Unknown(extra.substr(0, extra.find('=')), "flag", FlagName);
+  }
+  if (extras.size() > 1) return absl::InvalidArgumentError(absl::StrCat("'", extras[1], "' is one argument too many"));
+  if (!extras.empty()) given["model"].push_back(extras[0]);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Values> ReadArguments(const std::vector<std::string>& args) {
   CLI::App app;
   app.set_help_flag();
   app.allow_extras();
   Values given;
-  std::vector<std::string> positional;
-  app.add_option("MODEL", positional)->expected(0, 1);
   app.add_option(FlagName(kConfigName), given[std::string(kConfigName)])->allow_extra_args(false);
   for (const ConfigSetting& setting : kSettings) {
     std::vector<std::string>& values = given[std::string(setting.name)];
@@ -163,11 +172,7 @@ absl::StatusOr<Values> ReadArguments(const std::vector<std::string>& args) {
   } catch (const CLI::Error& error) {
     return absl::InvalidArgumentError(OneLine(error.what()));
   }
-  for (const std::string& extra : app.remaining()) {
-    if (absl::StartsWith(extra, "-")) return Unknown(extra.substr(0, extra.find('=')), "flag", FlagName);
-    return absl::InvalidArgumentError(absl::StrCat("'", extra, "' is one argument too many"));
-  }
-  if (!positional.empty()) given["model"].push_back(positional.front());
+  RETURN_IF_ERROR(TakeExtras(app.remaining(), given));
   for (const auto& [name, values] : given) {
     const ConfigSetting* setting = FindSetting(name);
     const bool list = setting != nullptr && IsList(*setting);
@@ -208,8 +213,10 @@ absl::StatusOr<Values> ReadEnvironment(const std::vector<std::string>& environme
 }
 
 absl::StatusOr<Values> ReadFile(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return absl::InvalidArgumentError(absl::StrCat("config: can't read '", path, "'"));
+  std::error_code error;
+  std::ifstream file(path);  // which also opens a directory, and reads nothing from it
+  if (!file || std::filesystem::is_directory(path, error))
+    return absl::InvalidArgumentError(absl::StrCat("config: can't read '", path, "'"));
   std::vector<CLI::ConfigItem> items;
   try {
     // INI reads TOML's flat form too, and takes ; comments besides.
@@ -219,6 +226,7 @@ absl::StatusOr<Values> ReadFile(const std::string& path) {
   }
   Values given;
   for (const CLI::ConfigItem& item : items) {
+    if (item.name == "++" || item.name == "--") continue;  // CLI11's marks for where a section begins and ends
     const std::string name = item.fullname();
     if (FindSetting(name) == nullptr) {
       const absl::Status unknown = Unknown(name, "key", [](absl::string_view setting) { return std::string(setting); });

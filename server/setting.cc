@@ -140,7 +140,7 @@ absl::Status ReadSetting(const SettingRef& setting, absl::Span<const std::string
     *list->value = std::vector<std::string>(texts.begin(), texts.end());
     return absl::OkStatus();
   }
-  if (texts.size() != 1) return absl::InvalidArgumentError("takes one value");
+  if (texts.size() != 1) return absl::InvalidArgumentError("takes one value, once");
   const std::string& text = texts.front();
   return std::visit(Overload{
                         [&](const TextSetting& s) {

@@ -1,4 +1,5 @@
 #include <fstream>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,8 @@ struct Refusal {
   Words words;
 };
 
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << testing::PrintToString(refusal.words); }
+
 class ConfigRefusalTest : public testing::TestWithParam<Refusal> {};
 
 TEST_P(ConfigRefusalTest, SaysWhatAndWhereInOneLine) {
@@ -104,7 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
         // Twice, too much, too little.
         Refusal{{"/m", "--port", "1", "--port", "2"}, {}, "", {"port", "twice"}},
         Refusal{{"/m", "--model", "/n"}, {}, "", {"model", "twice"}}, Refusal{{"/m", "/n"}, {}, "", {"/n"}},
-        Refusal{{"/m"}, {}, "threads = 4\nthreads = 4\n", {"threads", "twice"}},
+        Refusal{{"/m"}, {}, "threads = 4\nblock-size = 8\nthreads = 4\n", {"threads", "twice"}},
+        Refusal{{"/m"}, {}, "threads = 4\nthreads = 4\n", {"threads", "once"}},
         Refusal{{"/m"}, {}, "threads = 4 5\n", {"threads"}}, Refusal{{"/m", "--port"}, {}, "", {"port"}},
         Refusal{{}, {}, "", {"model"}}, Refusal{{"--config", "/nowhere/at.all"}, {}, "", {"config", "/nowhere/at.all"}},
         // Numbers and sizes.
