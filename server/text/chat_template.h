@@ -20,8 +20,8 @@ namespace weft {
 // The language is the subset of Jinja that published chat templates use, with the meaning it has in transformers
 // (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls). It can reach nothing but its inputs, the
 // clock it is given and its own variables, and each render has a budget. Known differences: integers have 64 bits;
-// strftime_now is in UTC; upper() and lower() know Latin, Greek and Cyrillic; a loop's `if` is judged for all items
-// before the first turn; `safe` has no effect on later text.
+// strftime_now is in UTC; upper() and lower() know Latin, Greek and Cyrillic; ranges, dict views and methods can't be
+// printed; a loop's `if` is judged for all items before the first turn; `safe` has no effect on later text.
 //
 // Immutable once parsed, so any number of threads may render at the same time.
 class ChatTemplate {

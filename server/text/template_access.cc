@@ -142,7 +142,7 @@ absl::StatusOr<TemplateValue> TemplateSlice(const TemplateValue& value, const Te
   ASSIGN_OR_RETURN(SliceRange range, ResolveSlice(bounds, length));
   if (value.IsText()) {
     RETURN_IF_ERROR(budget.Spend(range.step == 1 ? 0 : length));
-    RETURN_IF_ERROR(budget.SpendText(value.AsText().size()));
+    RETURN_IF_ERROR(budget.SpendChars(value.AsText().size()));
     return SliceText(value.AsText(), range);
   }
   RETURN_IF_ERROR(budget.Spend(range.count));

@@ -10,7 +10,7 @@ namespace weft {
 // What one template may use. The counts are deterministic: the same template and inputs end the same way on every
 // machine.
 struct TemplateLimits {
-  int64_t max_steps = 1'000'000;       // nodes evaluated, items made; 256 bytes of text touched count as one step
+  int64_t max_steps = 1'000'000;       // nodes evaluated, items made, text touched (see TemplateBudget)
   size_t output_base_bytes = 1 << 20;  // a text, and so the output, holds at most base + factor * input bytes
   size_t output_input_factor = 4;
   int max_depth = 64;  // nesting of the source, of data, and of macro calls
@@ -28,8 +28,11 @@ class TemplateBudget {
   // Pays for `steps` units of work, before or while they are done.
   absl::Status Spend(int64_t steps);
 
-  // Pays for reading or copying `bytes` of text.
+  // Pays for copying, comparing or searching `bytes` of text.
   absl::Status SpendBytes(size_t bytes) { return Spend(static_cast<int64_t>(bytes / 256)); }
+
+  // Pays for walking over the characters of `bytes` of text, which is slower.
+  absl::Status SpendChars(size_t bytes) { return Spend(static_cast<int64_t>(bytes / 64)); }
 
   // Pays for making a text of `bytes`; fails when it is longer than any text may be. Call it before an operation whose
   // result can be much longer than its operands.

@@ -73,7 +73,7 @@ absl::StatusOr<TemplateValue> TemplateInterpreter::EvalNode(const AttributeExpr&
 absl::StatusOr<TemplateValue> TemplateInterpreter::EvalNode(const ItemExpr& node) {
   ASSIGN_OR_RETURN(Value object, Eval(*node.object));
   ASSIGN_OR_RETURN(Value key, Eval(*node.key));
-  if (object.IsText()) RETURN_IF_ERROR(budget_.SpendBytes(object.AsText().size()));
+  if (object.IsText()) RETURN_IF_ERROR(budget_.SpendChars(object.AsText().size()));
   return TemplateGetItem(object, key);
 }
 

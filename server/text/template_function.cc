@@ -38,7 +38,7 @@ absl::StatusOr<TemplateText> TemplateCall::InputText() const { return TemplateSt
 
 absl::StatusOr<TemplateValue> CallTemplateFunction(const TemplateFunction& function, TemplateCall call) {
   RETURN_IF_ERROR(call.budget().Spend(1));
-  if (call.input().IsText()) RETURN_IF_ERROR(call.budget().SpendBytes(call.input().AsText().size()));
+  if (call.input().IsText()) RETURN_IF_ERROR(call.budget().SpendChars(call.input().AsText().size()));
   if (!function.variadic) RETURN_IF_ERROR(call.Bind(function.params, function.num_required));
   ASSIGN_OR_RETURN(TemplateValue result, function.apply(call));
   if (result.IsText()) RETURN_IF_ERROR(call.budget().SpendText(result.AsText().size()));

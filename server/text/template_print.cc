@@ -50,6 +50,7 @@ absl::Status Printer::Repr(const Value& value) {
     Put(Scalar(value));
   } else if (value.IsText()) {
     RETURN_IF_ERROR(budget_.SpendGrowth(out_.size(), value.AsText().size()));
+    RETURN_IF_ERROR(budget_.SpendChars(value.AsText().size()));
     ReprText(value.AsText());
   } else if (const TemplateSequence* sequence = value.AsSequence()) {
     return ReprSequence(*sequence);
@@ -261,6 +262,7 @@ std::string JsonEscape(uint32_t c, bool ensure_ascii) {
 
 absl::Status JsonPrinter::WriteText(const TemplateText& text) {
   RETURN_IF_ERROR(budget_.SpendGrowth(out_.size(), text.size()));
+  RETURN_IF_ERROR(budget_.SpendChars(text.size()));
   Put("\"");
   size_t plain_begin = 0;
   for (size_t offset = 0; offset < text.size();) {

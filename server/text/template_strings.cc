@@ -22,6 +22,7 @@ bool InSet(uint32_t c, const std::vector<uint32_t>* set) {
 
 // The start of the character that ends at `end`.
 size_t PreviousChar(absl::string_view text, size_t end) {
+  if (static_cast<uint8_t>(text[end - 1]) < 0x80) return end - 1;
   for (size_t back = 4; back > 1; --back) {
     if (back <= end && DecodeChar(text, end - back).num_bytes == back) return end - back;
   }

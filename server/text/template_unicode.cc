@@ -22,7 +22,7 @@ bool AlternatesOddUpper(uint32_t c) { return (c >= 0x139 && c <= 0x148) || (c >=
 
 }  // namespace
 
-TemplateChar DecodeChar(absl::string_view text, size_t offset) {
+TemplateChar DecodeMultiByteChar(absl::string_view text, size_t offset) {
   uint8_t lead = static_cast<uint8_t>(text[offset]);
   size_t length = LengthFromLead(lead);
   if (length == 1 || offset + length > text.size()) return {lead, 1};

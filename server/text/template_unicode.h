@@ -15,7 +15,11 @@ struct TemplateChar {
   uint32_t code_point;
   size_t num_bytes;
 };
-TemplateChar DecodeChar(absl::string_view text, size_t offset);
+TemplateChar DecodeMultiByteChar(absl::string_view text, size_t offset);
+inline TemplateChar DecodeChar(absl::string_view text, size_t offset) {
+  uint8_t lead = static_cast<uint8_t>(text[offset]);
+  return lead < 0x80 ? TemplateChar{lead, 1} : DecodeMultiByteChar(text, offset);
+}
 
 // The number of characters in `text`.
 size_t CountChars(absl::string_view text);
