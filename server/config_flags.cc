@@ -38,9 +38,13 @@ constexpr int kMaxPort = 65535;
 
 const ConfigSetting kSettings[] = {
     {"Model", "model", "Model directory, as Hugging Face lays it out. May also be given without its name.",
-     [](Config& c) -> SettingRef { return TextSetting{&c.model.dir}; }},
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.model.dir, "DIR"};
+     }},
     {"Model", "served-model-name", "Names that requests may use; the first one is canonical. Default: the directory's.",
-     [](Config& c) -> SettingRef { return ListSetting{&c.model.served_names}; }},
+     [](Config& c) -> SettingRef {
+       return ListSetting{&c.model.served_names, "NAME"};
+     }},
     {"Model", "weight-dtype", "How weights are stored. auto: as in the files. int8: one scale an output channel.",
      [](Config& c) -> SettingRef {
        return WordSetting<std::optional<DType>>{&c.model.weight_dtype, kWeightDTypes};
@@ -71,7 +75,9 @@ const ConfigSetting kSettings[] = {
      }},
 
     {"Network", "host", "Address to listen on, for HTTP and gRPC.",
-     [](Config& c) -> SettingRef { return TextSetting{&c.http.host}; }},
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.http.host, "ADDRESS"};
+     }},
     {"Network", "port", "HTTP port. 0: a free one.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.http.port, .least = 0, .most = kMaxPort}; }},
     {"Network", "grpc-port", "gRPC port. 0: a free one.",
@@ -90,13 +96,19 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.http.write_timeout}; }},
 
     {"Security", "api-keys", "File of API keys, as digests. Without it no key is asked for.",
-     [](Config& c) -> SettingRef { return TextSetting{&c.auth.api_keys_file}; }},
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.auth.api_keys_file, "FILE"};
+     }},
     {"Security", "insecure", "Serve on an address that other machines reach, without keys.",
      [](Config& c) -> SettingRef { return SwitchSetting{&c.auth.insecure}; }},
     {"Security", "tls-cert", "PEM file with the certificate chain for HTTPS and gRPC; goes with tls-key.",
-     [](Config& c) -> SettingRef { return TextSetting{&c.http.tls_cert_file}; }},
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.http.tls_cert_file, "FILE"};
+     }},
     {"Security", "tls-key", "PEM file with the certificate's private key.",
-     [](Config& c) -> SettingRef { return TextSetting{&c.http.tls_key_file}; }},
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.http.tls_key_file, "FILE"};
+     }},
 
     {"Operation", "drain-timeout", "After SIGTERM, how long streams may go on before they are cut off.",
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.drain_timeout, .may_be_zero = true}; }},

@@ -27,11 +27,12 @@ DESCRIPTION
        "name = value" of a TOML or INI file. A flag wins over the variable, the
        variable over the file. A setting that does not exist, or that
        contradicts another, refuses to start.
+
 )";
 
 constexpr absl::string_view kEnd = R"(
 FILE
-       --config PATH
+       --config FILE
            Read settings from this file.
            WEFT_CONFIG
 
@@ -78,11 +79,11 @@ std::string ServeHelp() {
   std::string out(kIntroduction);
   absl::string_view group;
   for (const ConfigSetting& setting : ConfigSettings()) {
-    if (setting.group != group) absl::StrAppend(&out, "\n", absl::AsciiStrToUpper(setting.group), "\n");
+    if (setting.group != group) absl::StrAppend(&out, absl::AsciiStrToUpper(setting.group), "\n");
     group = setting.group;
     absl::StrAppend(&out, Describe(setting));
   }
-  out.pop_back();  // the blank line after the last setting; each section begins with one
+  out.pop_back();  // the blank line after the last setting; the next section begins with one
   absl::StrAppend(&out, kEnd);
   return out;
 }

@@ -177,8 +177,8 @@ std::string WriteSetting(const SettingRef& setting) {
 
 std::string SettingSyntax(const SettingRef& setting) {
   return std::visit(Overload{
-                        [](const TextSetting&) { return std::string("TEXT"); },
-                        [](const ListSetting&) { return std::string("TEXT..."); },
+                        [](const TextSetting& s) { return std::string(s.syntax); },
+                        [](const ListSetting& s) { return absl::StrCat(s.syntax, "..."); },
                         [](const SwitchSetting&) { return std::string(); },
                         [](const NumberSetting&) { return std::string("N"); },
                         [](const BytesSetting&) { return std::string("SIZE"); },

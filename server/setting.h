@@ -21,11 +21,13 @@ namespace weft {
 
 struct TextSetting {
   std::string* value;
+  absl::string_view syntax;  // what it is, for help: "FILE"
 };
 
 // Words; several may follow one flag.
 struct ListSetting {
   std::vector<std::string>* value;
+  absl::string_view syntax;
 };
 
 struct SwitchSetting {
@@ -69,7 +71,7 @@ absl::Status ReadSetting(const SettingRef& setting, absl::Span<const std::string
 // As it would be written; empty when nothing is set.
 std::string WriteSetting(const SettingRef& setting);
 
-// What may be written, for help: "SIZE", "TEXT...", "auto|f32|bf16".
+// What may be written, for help: "SIZE", "NAME...", "auto|f32|bf16".
 std::string SettingSyntax(const SettingRef& setting);
 
 }  // namespace weft
