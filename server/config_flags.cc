@@ -225,9 +225,9 @@ absl::StatusOr<Values> ReadEnvironment(const std::vector<std::string>& environme
 }
 
 absl::StatusOr<Values> ReadFile(const std::string& path) {
-  std::error_code error;
+  std::error_code ignored;
   std::ifstream file(path);  // which also opens a directory, and reads nothing from it
-  if (!file || std::filesystem::is_directory(path, error))
+  if (!file || std::filesystem::is_directory(path, ignored))
     return absl::InvalidArgumentError(absl::StrCat("config: can't read '", path, "'"));
   std::vector<CLI::ConfigItem> items;
   try {
