@@ -20,7 +20,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcGenerateCall::Start(const De
 }
 
 GrpcGenerateCall::GrpcGenerateCall(const Deps& deps, grpc::CallbackServerContext* context)
-    : deps_(deps), context_(context), strand_(boost::asio::make_strand(*deps.threads)) {}
+    : deps_(deps), context_(context), strand_(boost::asio::make_strand(*deps.threads)), write_timer_(strand_) {}
 
 void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
   if (absl::Status status = Admit(message); !status.ok()) return End(status);
@@ -68,12 +68,24 @@ void GrpcGenerateCall::WriteNext() {
   writing_ = std::move(ready_.front());
   ready_.pop_front();
   is_writing_ = true;
+  WatchWrite();
   StartWrite(&writing_);
+}
+
+void GrpcGenerateCall::WatchWrite() {
+  write_timer_.expires_after(absl::ToChronoNanoseconds(deps_.write_timeout));
+  write_timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
+    if (error || call == nullptr || call->has_ended_ || !call->is_writing_) return;
+    call->context_->TryCancel();  // the message under way would keep a status from being sent
+    call->End(ApiError(absl::StatusCode::kCancelled, "client_too_slow", "", "the client took too long to read"));
+  });
 }
 
 void GrpcGenerateCall::OnWriteDone(bool ok) {
   boost::asio::post(strand_, [call = shared_from_this(), ok] {
     call->is_writing_ = false;
+    call->write_timer_.cancel();
     if (!ok) return call->End(absl::CancelledError("the client went away"));
     call->Pump();
   });
@@ -91,6 +103,7 @@ void GrpcGenerateCall::OnCancel() {
 
 void GrpcGenerateCall::End(const absl::Status& status) {
   if (std::exchange(has_ended_, true)) return;
+  write_timer_.cancel();
   generation_.reset();  // cancels what still runs
   ready_.clear();
   Finish(FinishStatus(status, *context_, *deps_.metrics));

@@ -7,6 +7,8 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "boost/asio/steady_timer.hpp"
 #include "boost/asio/strand.hpp"
 #include "boost/asio/thread_pool.hpp"
 #include "grpcpp/grpcpp.h"
@@ -29,6 +31,7 @@ class GrpcGenerateCall final : public grpc::ServerWriteReactor<v1::GenerateRespo
     const KeyStore* keys;        // null: no key is asked for
     Metrics* metrics;
     boost::asio::thread_pool* threads;
+    absl::Duration write_timeout;  // a reader that takes no message for so long is cut off
   };
 
   // `context` and `message` live until gRPC is done with the call.
@@ -48,6 +51,7 @@ class GrpcGenerateCall final : public grpc::ServerWriteReactor<v1::GenerateRespo
   void Pump();
   void Take();
   void WriteNext();
+  void WatchWrite();
   void End(const absl::Status& status);
 
   const Deps deps_;
@@ -59,6 +63,7 @@ class GrpcGenerateCall final : public grpc::ServerWriteReactor<v1::GenerateRespo
   std::deque<v1::GenerateResponse> ready_;  // of one Take
   v1::GenerateResponse writing_;            // stays put while gRPC reads it
   bool is_writing_ = false;
+  boost::asio::steady_timer write_timer_;
   bool has_ended_ = false;
   std::optional<absl::Status> end_;  // how the call ends once everything is written
 };

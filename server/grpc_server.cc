@@ -26,7 +26,7 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kLeastPingIntervalMs = 10'000;  // clients that ping more often are cut off
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr size_t kMaxTransportBytes = size_t{256} << 20;  // of all connections' buffers
-constexpr int kThreads = 1;  // detokenizing is cheap; one is enough for thousands of tokens a second
+constexpr int kThreads = 2;  // detokenizing is cheap; the second is there while the first tokenizes a long prompt
 
 absl::StatusOr<std::string> ReadPem(const std::string& path, absl::string_view setting) {
   std::ifstream file(path);
@@ -66,7 +66,8 @@ void SetLimits(const GrpcOptions& options, grpc::ServerBuilder& builder) {
 
 class GrpcServer::Impl {
  public:
-  explicit Impl(const GrpcDeps& deps) : threads_(kThreads), service_(deps.keys, *deps.metrics, threads_) {}
+  Impl(const Config& config, const GrpcDeps& deps)
+      : threads_(kThreads), service_(deps.keys, *deps.metrics, threads_, config.http.write_timeout) {}
   ~Impl() { Stop(absl::ZeroDuration()); }
 
   absl::Status Start(const Config& config) {
@@ -119,7 +120,7 @@ GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GrpcServer::~GrpcServer() = default;
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Config& config, const GrpcDeps& deps) {
-  auto impl = std::make_unique<Impl>(deps);
+  auto impl = std::make_unique<Impl>(config, deps);
   RETURN_IF_ERROR(impl->Start(config));
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
 }

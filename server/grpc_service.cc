@@ -56,7 +56,7 @@ grpc::ServerUnaryReactor* GrpcService::Run(grpc::CallbackServerContext* context,
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcService::Generate(grpc::CallbackServerContext* context,
                                                                       const v1::GenerateRequest* request) {
-  return GrpcGenerateCall::Start({service_.load(), keys_, &metrics_, &threads_}, context, request);
+  return GrpcGenerateCall::Start({service_.load(), keys_, &metrics_, &threads_, write_timeout_}, context, request);
 }
 
 grpc::ServerUnaryReactor* GrpcService::Tokenize(grpc::CallbackServerContext* context,

@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "absl/time/time.h"
 #include "boost/asio/thread_pool.hpp"
 #include "grpcpp/grpcpp.h"
 #include "server/auth.h"
@@ -16,8 +17,8 @@ namespace weft {
 class GrpcService final : public v1::Inference::CallbackService {
  public:
   // All outlive the service. `keys` null: no key is asked for.
-  GrpcService(const KeyStore* keys, Metrics& metrics, boost::asio::thread_pool& threads)
-      : keys_(keys), metrics_(metrics), threads_(threads) {}
+  GrpcService(const KeyStore* keys, Metrics& metrics, boost::asio::thread_pool& threads, absl::Duration write_timeout)
+      : keys_(keys), metrics_(metrics), threads_(threads), write_timeout_(write_timeout) {}
 
   // Null while the model is loaded.
   void Attach(GenerationService* service) { service_.store(service); }
@@ -38,6 +39,7 @@ class GrpcService final : public v1::Inference::CallbackService {
   const KeyStore* const keys_;
   Metrics& metrics_;
   boost::asio::thread_pool& threads_;
+  const absl::Duration write_timeout_;
   std::atomic<GenerationService*> service_{nullptr};
 };
 
