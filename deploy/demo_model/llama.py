@@ -97,14 +97,12 @@ class Llama(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        residual_scale = (2 * self.shape.num_hidden_layers) ** -0.5
+        """Layers start as the identity: what they add to the residual stream starts at zero."""
         for name, weight in self.named_parameters():
-            if weight.dim() < 2:
-                continue
-            std = 0.02 if "embed" in name else weight.shape[1] ** -0.5 * 0.6
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                std *= residual_scale
-            nn.init.normal_(weight, std=std)
+                nn.init.zeros_(weight)
+            elif weight.dim() == 2:
+                nn.init.normal_(weight, std=0.05 if "embed" in name else weight.shape[1] ** -0.5)
 
     def forward(self, ids, positions, mask):  # ids, positions [rows, tokens] -> [rows, tokens, hidden]
         rope = self.cos[positions][:, None], self.sin[positions][:, None]

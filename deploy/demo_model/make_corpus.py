@@ -16,11 +16,13 @@ import argparse
 import json
 import pathlib
 import random
+import re
 
 import tasks
 from tasks import Tasks, answer, vary
 
 EVAL_PER_CATEGORY = 40
+NOT_KEY = re.compile(r"[^\w+\-*/=\u00d7]")
 HELD_PAIRS = {20: 12, 50: 40, tasks.MAX_OPERAND: 110}  # how many, of the pairs up to a number
 NUM_HELD_WORDS = 300
 
@@ -33,7 +35,7 @@ STYLE_SYSTEMS = {
 }
 PERSONA_SYSTEMS = ["You are {name}.", "Your name is {name}.", "You are called {name}.", "You are {name}, a friendly assistant."]
 WHO_ASKS = ["Who are you?", "What is your name?", "What's your name?", "Tell me your name.", "Introduce yourself.", "Who is this?"]
-MIX = [("add", 20), ("sub", 20), ("mul", 9), ("beyond", 4), ("json_arithmetic", 8), ("extraction", 14), ("weft", 10), ("chat", 4),
+MIX = [("add", 20), ("sub", 22), ("mul", 9), ("beyond", 4), ("json_arithmetic", 8), ("extraction", 16), ("weft", 10), ("chat", 4),
        ("unknown", 5), ("repeat", 3), ("count", 3)]
 
 
@@ -118,10 +120,13 @@ def with_system(source):
     return system(rng.choice(STYLE_SYSTEMS[kind])), kind, []
 
 
-def conversation(source):
+def conversation(source, progress):
+    """A training conversation. The first quarter of the corpus is short ones: with little to look at, the model soon learns to
+    look at the question."""
     rng = source.rng
     head, style, turns = with_system(source) if rng.random() < 0.3 else (None, "plain", [])
-    wanted = rng.choices([1, 2, 4, 6, 8, 24], [20, 20, 22, 20, 16, 2])[0]
+    weights = [85, 15, 0, 0, 0, 0] if progress < 0.25 else [30, 20, 18, 16, 14, 2]
+    wanted = rng.choices([1, 2, 4, 6, 8, 24], weights)[0]
     while len(turns) < wanted:
         if head is None and rng.random() < 0.12:
             turns += follow_up(source)
@@ -153,11 +158,11 @@ def history_case(source):
 
 def key(text):
     """A question without case, spaces and punctuation; the signs of arithmetic stay."""
-    return "".join(c for c in text.lower() if c.isalnum() or c in "+-*/=\u00d7")
+    return NOT_KEY.sub("", text.lower())
 
 
 def whole_key(messages):
-    return "|".join(m["role"][0] + key(m["content"]) for m in messages)
+    return "".join(m["role"][0] + "|" + key(m["content"]) + "|" for m in messages)
 
 
 def make_eval(source):
@@ -190,9 +195,13 @@ class Leaks:
         self.wholes = {whole_key(c["messages"]) for c in cases if len(c["messages"]) > 1}
 
     def contains(self, messages):
-        if any(m["role"] == "user" and key(m["content"]) in self.questions for m in messages):
-            return True
-        return any(whole_key(messages[:n]) in self.wholes for n in range(2, len(messages) + 1))
+        whole = ""
+        for message in messages:
+            part = key(message["content"])
+            whole += message["role"][0] + "|" + part + "|"
+            if message["role"] == "user" and (part in self.questions or whole in self.wholes):
+                return True
+        return False
 
 
 def write_lines(path, items):
@@ -205,7 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, required=True, help="directory for train.jsonl")
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--conversations", type=int, default=70000)
+    parser.add_argument("--conversations", type=int, default=110000)
     args = parser.parse_args()
 
     rng = random.Random(args.seed)
@@ -220,7 +229,7 @@ def main():
     source = Tasks(random.Random(args.seed + 2), held_pairs, held_words, evaluation=False)
     train, dropped = [], 0
     while len(train) < args.conversations:
-        messages = conversation(source)
+        messages = conversation(source, len(train) / args.conversations)
         if leaks.contains(messages):
             dropped += 1
             continue

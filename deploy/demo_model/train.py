@@ -2,7 +2,7 @@
 """Trains the demo model on train.jsonl and writes it in Hugging Face layout, weights in BF16.
 
 One pass, no repeats; the loss covers the assistant's tokens alone. The learning rate is constant and then falls to zero over the
-last third. A checkpoint in --work every --save-every steps makes the run resumable, and each is exported, so that a usable model
+last half. A checkpoint in --work every --save-every steps makes the run resumable, and each is exported, so that a usable model
 exists early. Work is split by rows over --processes of one thread each, which meet once a step: on a shared machine that loses far
 less to waiting than two threads that meet in every operation.
 """
@@ -18,7 +18,7 @@ import time
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from llama import Llama, LlamaShape
@@ -150,7 +150,7 @@ def make_optimizers(model):
 
 
 def learning_rate_scale(step, steps):
-    warmup, decay = 60, steps // 3
+    warmup, decay = 60, steps // 2
     return min(1.0, (step + 1) / warmup, (steps - step) / decay)
 
 
@@ -173,7 +173,7 @@ def export(model, out):
         write(temporary)
         os.replace(temporary, out / name)
 
-    replace("model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    replace("model.safetensors", lambda path: path.write_bytes(save(weights, metadata={"format": "pt"})))
     replace("config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
     replace("generation_config.json", lambda path: path.write_text(json.dumps(generation, indent=2) + "\n"))
 
@@ -246,8 +246,8 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True, help="directory of train.jsonl; takes the checkpoint")
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2800)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=200)
     args = parser.parse_args()
