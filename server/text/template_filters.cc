@@ -110,7 +110,7 @@ absl::StatusOr<Value> ToJson(const Call& call) {
   if (call.Has(1) && !call.Arg(1).IsNone()) {
     ASSIGN_OR_RETURN(TemplateText indent, Indentation(call, 1, 0));
     options.indent = indent.bytes();
-    options.item_separator = ",";
+    options.item_separator.assign(1, ',');  // GCC 12 misreads = "," as an overlapping copy
   }
   if (call.Has(2) && !call.Arg(2).IsNone()) {
     const TemplateSequence* pair = call.Arg(2).AsSequence();
