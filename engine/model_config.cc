@@ -42,7 +42,7 @@ absl::StatusOr<json> ReadJson(const std::string& dir, const char* name) {
   return ParseModelJson(absl::StrCat(dir, "/", name), text);
 }
 
-absl::StatusOr<const Family*> FindFamily(const JsonFields& fields) {
+absl::StatusOr<const Family*> FindFamily(const ModelJsonFields& fields) {
   ASSIGN_OR_RETURN(const std::string model_type, fields.String("model_type"));
   const json* architectures = fields.Find("architectures");
   for (const Family& family : kFamilies) {
@@ -56,7 +56,7 @@ absl::StatusOr<const Family*> FindFamily(const JsonFields& fields) {
 }
 
 // What would change the computation and isn't done here.
-absl::Status CheckSupported(const JsonFields& fields) {
+absl::Status CheckSupported(const ModelJsonFields& fields) {
   if (fields.Has("quantization_config")) {
     return fields.Error("unsupported_quantization", "quantization_config", "is set; give the unquantised checkpoint");
   }
@@ -69,7 +69,7 @@ absl::Status CheckSupported(const JsonFields& fields) {
   return absl::OkStatus();
 }
 
-absl::Status ReadSizes(const JsonFields& fields, const Family& family, ModelConfig& config) {
+absl::Status ReadSizes(const ModelJsonFields& fields, const Family& family, ModelConfig& config) {
   const auto read = [&](const char* name, int64_t high, auto& out) -> absl::Status {
     ASSIGN_OR_RETURN(const int64_t value, fields.Int(name, {1, high}));
     out = static_cast<std::decay_t<decltype(out)>>(value);
@@ -96,7 +96,7 @@ absl::Status ReadSizes(const JsonFields& fields, const Family& family, ModelConf
   return absl::OkStatus();
 }
 
-absl::Status CheckHeads(const JsonFields& fields, const ModelConfig& config) {
+absl::Status CheckHeads(const ModelJsonFields& fields, const ModelConfig& config) {
   if (config.num_heads % config.num_kv_heads != 0) {
     return fields.Error("inconsistent", "num_attention_heads",
                         absl::StrCat(config.num_heads, " is no multiple of num_key_value_heads ", config.num_kv_heads));
@@ -107,7 +107,7 @@ absl::Status CheckHeads(const JsonFields& fields, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadBiasesAndNorms(const JsonFields& fields, const Family& family, ModelConfig& config) {
+absl::Status ReadBiasesAndNorms(const ModelJsonFields& fields, const Family& family, ModelConfig& config) {
   ASSIGN_OR_RETURN(const bool attention_bias, fields.Bool("attention_bias", false));
   ASSIGN_OR_RETURN(const bool mlp_bias, fields.Bool("mlp_bias", false));
   config.qkv_bias = family.qkv_bias || (family.reads_attention_bias && attention_bias);
@@ -121,7 +121,7 @@ absl::Status ReadBiasesAndNorms(const JsonFields& fields, const Family& family, 
 }
 
 // Which layers look through a window, said layer by layer.
-absl::Status ReadLayerTypes(const JsonFields& fields, int64_t window, ModelConfig& config) {
+absl::Status ReadLayerTypes(const ModelJsonFields& fields, int64_t window, ModelConfig& config) {
   const json& types = *fields.Find("layer_types");
   if (!types.is_array() || types.size() != static_cast<size_t>(config.num_layers)) {
     return fields.Error("inconsistent", "layer_types", "is not a list of num_hidden_layers entries");
@@ -137,7 +137,7 @@ absl::Status ReadLayerTypes(const JsonFields& fields, int64_t window, ModelConfi
   return absl::OkStatus();
 }
 
-absl::Status ReadSlidingWindow(const JsonFields& fields, const json& object, const Family& family,
+absl::Status ReadSlidingWindow(const ModelJsonFields& fields, const json& object, const Family& family,
                                ModelConfig& config) {
   config.sliding_window.assign(static_cast<size_t>(config.num_layers), 0);
   if (family.default_sliding_window == 0) return absl::OkStatus();
@@ -161,7 +161,7 @@ absl::Status ReadSlidingWindow(const JsonFields& fields, const json& object, con
   return absl::OkStatus();
 }
 
-absl::Status ReadDType(const JsonFields& fields, ModelConfig& config) {
+absl::Status ReadDType(const ModelJsonFields& fields, ModelConfig& config) {
   const char* name = fields.Has("dtype") ? "dtype" : "torch_dtype";
   if (!fields.Has(name)) return absl::OkStatus();  // float32, as transformers has it
   ASSIGN_OR_RETURN(const std::string dtype, fields.String(name));
@@ -176,7 +176,7 @@ absl::Status ReadDType(const JsonFields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int32_t> TokenId(const JsonFields& fields, absl::string_view name, const json& value,
+absl::StatusOr<int32_t> TokenId(const ModelJsonFields& fields, absl::string_view name, const json& value,
                                 int32_t vocab_size) {
   if (!value.is_number_integer()) return fields.Error("missing_field", name, "is not an integer");
   if (value < 0 || value >= vocab_size) {
@@ -186,7 +186,7 @@ absl::StatusOr<int32_t> TokenId(const JsonFields& fields, absl::string_view name
 }
 
 // A number or a list of them; leaves `ids` as it was when the field is absent.
-absl::Status ReadEosIds(const JsonFields& fields, int32_t vocab_size, std::vector<int32_t>& ids) {
+absl::Status ReadEosIds(const ModelJsonFields& fields, int32_t vocab_size, std::vector<int32_t>& ids) {
   constexpr size_t kMaxEosIds = 256;
   constexpr char kName[] = "eos_token_id";
   const json* value = fields.Find(kName);
@@ -204,14 +204,14 @@ absl::Status ReadEosIds(const JsonFields& fields, int32_t vocab_size, std::vecto
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenIds(const std::string& dir, const JsonFields& fields, ModelConfig& config) {
+absl::Status ReadTokenIds(const std::string& dir, const ModelJsonFields& fields, ModelConfig& config) {
   if (const json* bos = fields.Find("bos_token_id"); bos != nullptr) {
     ASSIGN_OR_RETURN(config.bos_token_id, TokenId(fields, "bos_token_id", *bos, config.vocab_size));
   }
   RETURN_IF_ERROR(ReadEosIds(fields, config.vocab_size, config.eos_token_ids));
   if (!ModelFileExists(dir, kGenerationFile)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const json generation, ReadJson(dir, kGenerationFile));
-  return ReadEosIds(JsonFields(absl::StrCat(dir, "/", kGenerationFile), "", generation), config.vocab_size,
+  return ReadEosIds(ModelJsonFields(absl::StrCat(dir, "/", kGenerationFile), "", generation), config.vocab_size,
                     config.eos_token_ids);
 }
 
@@ -220,7 +220,7 @@ absl::Status ReadTokenIds(const std::string& dir, const JsonFields& fields, Mode
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   ASSIGN_OR_RETURN(const json object, ReadJson(model_dir, kConfigFile));
   const std::string file = absl::StrCat(model_dir, "/", kConfigFile);
-  const JsonFields fields(file, "", object);
+  const ModelJsonFields fields(file, "", object);
   ASSIGN_OR_RETURN(const Family* family, FindFamily(fields));
   ModelConfig config;
   config.model_type = family->model_type;
@@ -243,7 +243,7 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& model_d
   GenerationConfig config;
   if (!ModelFileExists(model_dir, kGenerationFile)) return config;
   ASSIGN_OR_RETURN(const json object, ReadJson(model_dir, kGenerationFile));
-  const JsonFields fields(absl::StrCat(model_dir, "/", kGenerationFile), "", object);
+  const ModelJsonFields fields(absl::StrCat(model_dir, "/", kGenerationFile), "", object);
   const auto number = [&](const char* name, Range<double> range, std::optional<float>& out) -> absl::Status {
     if (!fields.Has(name)) return absl::OkStatus();
     ASSIGN_OR_RETURN(const double value, fields.Number(name, range));

@@ -73,16 +73,16 @@ absl::StatusOr<json> ParseModelJson(absl::string_view file, absl::string_view te
   return value;
 }
 
-const json* JsonFields::Find(absl::string_view name) const {
+const json* ModelJsonFields::Find(absl::string_view name) const {
   const auto it = object_.find(std::string(name));
   return it == object_.end() || it->is_null() ? nullptr : &*it;
 }
 
-absl::Status JsonFields::Error(absl::string_view code, absl::string_view name, absl::string_view detail) const {
+absl::Status ModelJsonFields::Error(absl::string_view code, absl::string_view name, absl::string_view detail) const {
   return ModelFileError(file_, code, absl::StrCat(prefix_, name, " ", detail));
 }
 
-absl::StatusOr<int64_t> JsonFields::Int(absl::string_view name, Range<int64_t> range) const {
+absl::StatusOr<int64_t> ModelJsonFields::Int(absl::string_view name, Range<int64_t> range) const {
   const json* field = Find(name);
   if (field == nullptr) return Error("missing_field", name, "is absent");
   if (!field->is_number_integer()) return Error("missing_field", name, "is not an integer");
@@ -94,11 +94,11 @@ absl::StatusOr<int64_t> JsonFields::Int(absl::string_view name, Range<int64_t> r
   return value;
 }
 
-absl::StatusOr<int64_t> JsonFields::Int(absl::string_view name, Range<int64_t> range, int64_t fallback) const {
+absl::StatusOr<int64_t> ModelJsonFields::Int(absl::string_view name, Range<int64_t> range, int64_t fallback) const {
   return Has(name) ? Int(name, range) : fallback;
 }
 
-absl::StatusOr<double> JsonFields::Number(absl::string_view name, Range<double> range) const {
+absl::StatusOr<double> ModelJsonFields::Number(absl::string_view name, Range<double> range) const {
   const json* field = Find(name);
   if (field == nullptr) return Error("missing_field", name, "is absent");
   if (!field->is_number()) return Error("missing_field", name, "is not a number");
@@ -109,18 +109,18 @@ absl::StatusOr<double> JsonFields::Number(absl::string_view name, Range<double> 
   return value;
 }
 
-absl::StatusOr<double> JsonFields::Number(absl::string_view name, Range<double> range, double fallback) const {
+absl::StatusOr<double> ModelJsonFields::Number(absl::string_view name, Range<double> range, double fallback) const {
   return Has(name) ? Number(name, range) : fallback;
 }
 
-absl::StatusOr<bool> JsonFields::Bool(absl::string_view name, bool fallback) const {
+absl::StatusOr<bool> ModelJsonFields::Bool(absl::string_view name, bool fallback) const {
   const json* field = Find(name);
   if (field == nullptr) return fallback;
   if (!field->is_boolean()) return Error("missing_field", name, "is not a boolean");
   return field->get<bool>();
 }
 
-absl::StatusOr<std::string> JsonFields::String(absl::string_view name) const {
+absl::StatusOr<std::string> ModelJsonFields::String(absl::string_view name) const {
   const json* field = Find(name);
   if (field == nullptr) return Error("missing_field", name, "is absent");
   if (!field->is_string()) return Error("missing_field", name, "is not a string");

@@ -24,10 +24,10 @@ struct Range {
 
 // The fields of one JSON object. Borrows the object; a field that is null counts as absent. Errors are InvalidArgument
 // "FILE: code: field ...": missing_field when it is absent or of another type, out_of_range beyond its range.
-class JsonFields {
+class ModelJsonFields {
  public:
   // `prefix`: how error messages name the object, "" or "rope_scaling.".
-  JsonFields(std::string file, std::string prefix, const nlohmann::json& object)
+  ModelJsonFields(std::string file, std::string prefix, const nlohmann::json& object)
       : file_(std::move(file)), prefix_(std::move(prefix)), object_(object) {}
 
   // Null when the field is absent.

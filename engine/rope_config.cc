@@ -23,7 +23,7 @@ absl::Status AsUnsupportedRope(const std::string& file, const absl::Status& stat
   return ModelFileError(file, "unsupported_rope", message);
 }
 
-absl::StatusOr<Kind> ReadKind(const JsonFields& rope) {
+absl::StatusOr<Kind> ReadKind(const ModelJsonFields& rope) {
   const char* name = rope.Has("rope_type") ? "rope_type" : "type";
   if (!rope.Has(name)) return Kind::kNone;
   ASSIGN_OR_RETURN(const std::string kind, rope.String(name));
@@ -36,7 +36,7 @@ absl::StatusOr<Kind> ReadKind(const JsonFields& rope) {
                     absl::StrCat("is ", Quoted(kind), "; known: default, linear, dynamic, llama3, yarn"));
 }
 
-absl::StatusOr<std::optional<double>> OptionalNumber(const JsonFields& fields, absl::string_view name,
+absl::StatusOr<std::optional<double>> OptionalNumber(const ModelJsonFields& fields, absl::string_view name,
                                                      Range<double> range) {
   if (!fields.Has(name)) return std::nullopt;
   ASSIGN_OR_RETURN(const double value, fields.Number(name, range));
@@ -44,20 +44,21 @@ absl::StatusOr<std::optional<double>> OptionalNumber(const JsonFields& fields, a
 }
 
 // The context the model was trained on: a field beside the rope parameters wins over one among them.
-absl::StatusOr<int64_t> ReadOriginalContext(const JsonFields& fields, const JsonFields& rope, int64_t fallback) {
+absl::StatusOr<int64_t> ReadOriginalContext(const ModelJsonFields& fields, const ModelJsonFields& rope,
+                                            int64_t fallback) {
   const char* name = "original_max_position_embeddings";
   const Range<int64_t> range{1, kMaxPositions};
   return fields.Has(name) ? fields.Int(name, range) : rope.Int(name, range, fallback);
 }
 
-absl::Status ReadLlama3(const JsonFields& rope, RopeScaling& scaling) {
+absl::Status ReadLlama3(const ModelJsonFields& rope, RopeScaling& scaling) {
   ASSIGN_OR_RETURN(scaling.low_freq_factor, rope.Number("low_freq_factor", {1e-6, 1e6}));
   ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.Number("high_freq_factor", {1e-6, 1e6}));
   if (scaling.high_freq_factor > scaling.low_freq_factor) return absl::OkStatus();
   return rope.Error("unsupported_rope", "high_freq_factor", "is not above low_freq_factor");
 }
 
-absl::Status ReadYarn(const JsonFields& rope, RopeScaling& scaling) {
+absl::Status ReadYarn(const ModelJsonFields& rope, RopeScaling& scaling) {
   ASSIGN_OR_RETURN(scaling.beta_fast, rope.Number("beta_fast", {0, 1e6}, 32.0));
   ASSIGN_OR_RETURN(scaling.beta_slow, rope.Number("beta_slow", {0, 1e6}, 1.0));
   // transformers takes zero for "not given".
@@ -71,7 +72,7 @@ absl::Status ReadYarn(const JsonFields& rope, RopeScaling& scaling) {
   return rope.Error("unsupported_rope", "beta_fast", "is not above beta_slow");
 }
 
-absl::Status ReadScaling(const JsonFields& fields, const JsonFields& rope, ModelConfig& config) {
+absl::Status ReadScaling(const ModelJsonFields& fields, const ModelJsonFields& rope, ModelConfig& config) {
   RopeScaling& scaling = config.rope_scaling;
   ASSIGN_OR_RETURN(scaling.kind, ReadKind(rope));
   if (scaling.kind == Kind::kNone) return absl::OkStatus();
@@ -102,18 +103,18 @@ absl::Status ReadScaling(const JsonFields& fields, const JsonFields& rope, Model
   return absl::OkStatus();
 }
 
-absl::Status ReadTheta(const JsonFields& fields, const JsonFields& rope, ModelConfig& config) {
+absl::Status ReadTheta(const ModelJsonFields& fields, const ModelJsonFields& rope, ModelConfig& config) {
   constexpr Range<double> kThetaRange{1.0 + 1e-6, 1e12};
-  const JsonFields& holder = rope.Has("rope_theta") ? rope : fields;
+  const ModelJsonFields& holder = rope.Has("rope_theta") ? rope : fields;
   ASSIGN_OR_RETURN(config.rope_theta, holder.Number("rope_theta", kThetaRange, 10000.0));
   // None of the families turns a part of a head only, and transformers has no meaning for it there.
-  const JsonFields& partial = rope.Has("partial_rotary_factor") ? rope : fields;
+  const ModelJsonFields& partial = rope.Has("partial_rotary_factor") ? rope : fields;
   return partial.Number("partial_rotary_factor", {1.0, 1.0}, 1.0).status();
 }
 
 }  // namespace
 
-absl::Status ReadRope(const std::string& file, const JsonFields& fields, ModelConfig& config) {
+absl::Status ReadRope(const std::string& file, const ModelJsonFields& fields, ModelConfig& config) {
   static const nlohmann::json kNone = nlohmann::json::object();
   const char* name = fields.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
   const nlohmann::json* found = fields.Find(name);
@@ -123,7 +124,7 @@ absl::Status ReadRope(const std::string& file, const JsonFields& fields, ModelCo
     if (!value.is_object()) continue;
     return fields.Error("unsupported_rope", name, absl::StrCat("differs by layer: ", Quoted(key)));
   }
-  const JsonFields rope(file, absl::StrCat(name, "."), object);
+  const ModelJsonFields rope(file, absl::StrCat(name, "."), object);
   RETURN_IF_ERROR(AsUnsupportedRope(file, ReadTheta(fields, rope, config)));
   return AsUnsupportedRope(file, ReadScaling(fields, rope, config));
 }

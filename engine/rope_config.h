@@ -12,6 +12,6 @@ namespace weft {
 // Reads base and scaling of the rotary embedding into `config`, whose max_position_embeddings and head_dim are set.
 // Both spellings: `rope_theta` + `rope_scaling`, and `rope_parameters` (transformers 5). Where both stand, the older
 // one wins, as in transformers. Errors: InvalidArgument unsupported_rope.
-absl::Status ReadRope(const std::string& file, const JsonFields& fields, ModelConfig& config);
+absl::Status ReadRope(const std::string& file, const ModelJsonFields& fields, ModelConfig& config);
 
 }  // namespace weft

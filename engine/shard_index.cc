@@ -24,11 +24,11 @@ absl::Status IndexError(const std::string& file, absl::string_view detail) {
 
 // Some writers put the number down as a float.
 absl::StatusOr<std::optional<uint64_t>> ReadTotalSize(const std::string& file, const json& index) {
-  const JsonFields fields(file, "", index);
+  const ModelJsonFields fields(file, "", index);
   const json* metadata = fields.Find("metadata");
   if (metadata == nullptr) return std::nullopt;
   if (!metadata->is_object()) return IndexError(file, "metadata is not an object");
-  const JsonFields inner(file, "metadata.", *metadata);
+  const ModelJsonFields inner(file, "metadata.", *metadata);
   const json* size = inner.Find("total_size");
   if (size == nullptr) return std::nullopt;
   if (size->is_number_unsigned()) return size->get<uint64_t>();
@@ -59,7 +59,7 @@ absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& model_dir, const st
   ASSIGN_OR_RETURN(const std::string text, ReadModelFile(model_dir, name, kMaxIndexBytes));
   const std::string file = absl::StrCat(model_dir, "/", name);
   ASSIGN_OR_RETURN(const json object, ParseModelJson(file, text));
-  const json* map = JsonFields(file, "", object).Find("weight_map");
+  const json* map = ModelJsonFields(file, "", object).Find("weight_map");
   if (map == nullptr || !map->is_object() || map->empty() || map->size() > kMaxTensors) {
     return IndexError(file, absl::StrCat("weight_map is not an object of 1 to ", kMaxTensors, " tensors"));
   }
