@@ -154,6 +154,7 @@ void HttpChannel::CloseIfIdle() {
 }
 
 void HttpChannel::CloseNow() {
+  if (cut_off_) return;  // and no second Notify: a loop that waits for the end of an operation has to suspend
   cut_off_ = true;
   socket_.Close();
   Notify();

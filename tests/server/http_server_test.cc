@@ -292,6 +292,22 @@ TEST_F(HttpServerTest, RefusesConnectionsBeyondItsCap) {
   EXPECT_EQ(status, 200) << "room again";
 }
 
+TEST_F(HttpServerTest, CutsOffClientsThatTakeNothing) {
+  HttpOptions options;
+  options.write_timeout = absl::Milliseconds(100);
+  Start(options);
+  RawHttpClient client(server_->port());
+  constexpr int kRequests = 5000;  // whose answers exceed what the kernel buffers
+  std::string requests;
+  for (int i = 0; i < kRequests; ++i) requests += Get("/metrics");
+  client.Send(requests);
+  absl::SleepFor(absl::Seconds(1));
+  int answers = 0;
+  while (client.Receive().status == 200) ++answers;
+  EXPECT_GT(answers, 0);
+  EXPECT_LT(answers, kRequests);
+}
+
 TEST_F(HttpServerTest, DrainsAndStops) {
   Start();
   RawHttpClient busy(server_->port()), idle(server_->port());

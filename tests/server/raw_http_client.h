@@ -7,8 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
-#include <optional>
 #include <string>
 
 #include "absl/strings/ascii.h"
@@ -63,24 +63,35 @@ class RawHttpClient {
     return true;
   }
 
-  // The next response, of a request that wasn't HEAD. Reads bodies with Content-Length.
+  // The next response, of a request that wasn't HEAD.
   RawResponse Receive() {
-    RawResponse response;
-    size_t end;
-    while ((end = buffer_.find("\r\n\r\n")) == std::string::npos) {
-      if (!ReceiveMore()) return response;
-    }
-    response.head = buffer_.substr(0, end);
-    buffer_.erase(0, end + 4);
+    RawResponse response = ReceiveHead();
     size_t length = 0;
-    if (!absl::SimpleAtoi(response.Header("content-length"), &length)) length = 0;
-    while (buffer_.size() < length) {
-      if (!ReceiveMore()) return response;
+    bool whole = true;
+    if (response.Header("transfer-encoding") == "chunked") {
+      while (ReceiveChunk(response.body)) {
+      }
+    } else if (absl::SimpleAtoi(response.Header("content-length"), &length)) {
+      whole = ReceiveBytes(length, response.body);
     }
-    response.body = buffer_.substr(0, length);
-    buffer_.erase(0, length);
+    if (!whole) response.status = 0;
+    return response;
+  }
+
+  // Up to the blank line, and the status.
+  RawResponse ReceiveHead() {
+    RawResponse response;
+    if (!ReceiveUntil("\r\n\r\n", response.head)) return response;
     response.status = std::atoi(response.head.c_str() + response.head.find(' '));
     return response;
+  }
+
+  // Appends the next chunk of a chunked body. False: it was the last, or the connection ended.
+  bool ReceiveChunk(std::string& body) {
+    std::string size, end;
+    uint32_t length = 0;
+    if (!ReceiveUntil("\r\n", size) || !absl::SimpleHexAtoi(size, &length)) return false;
+    return ReceiveBytes(length, body) && ReceiveUntil("\r\n", end) && length > 0;
   }
 
   // Whether the server closes (in time) without sending more.
@@ -98,6 +109,25 @@ class RawHttpClient {
   }
 
  private:
+  bool ReceiveUntil(absl::string_view mark, std::string& out) {
+    size_t end;
+    while ((end = buffer_.find(mark.data(), 0, mark.size())) == std::string::npos) {
+      if (!ReceiveMore()) return false;
+    }
+    out = buffer_.substr(0, end);
+    buffer_.erase(0, end + mark.size());
+    return true;
+  }
+
+  bool ReceiveBytes(size_t count, std::string& out) {
+    while (buffer_.size() < count) {
+      if (!ReceiveMore()) return false;
+    }
+    out.append(buffer_, 0, count);
+    buffer_.erase(0, count);
+    return true;
+  }
+
   bool ReceiveMore() {
     char bytes[4096];
     const ssize_t got = recv(fd_, bytes, sizeof bytes, 0);
