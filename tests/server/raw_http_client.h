@@ -52,6 +52,7 @@ class RawHttpClient {
   RawHttpClient& operator=(const RawHttpClient&) = delete;
 
   bool connected() const { return connected_; }
+  int fd() const { return fd_; }
 
   // False once the server has closed.
   bool Send(absl::string_view bytes) {
