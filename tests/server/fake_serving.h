@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -152,8 +153,8 @@ inline Collected Collect(Generation& generation, WakeCounter& wakes, size_t num_
 
 // The value of a series on /metrics, or -1 where there is none.
 inline double MetricValue(const Metrics& metrics, const std::string& series) {
-  const std::string text = "\n" + metrics.Render();
-  const size_t begin = text.find("\n" + series + " ");
+  const std::string text = absl::StrCat("\n", metrics.Render());
+  const size_t begin = text.find(absl::StrCat("\n", series, " "));
   return begin == std::string::npos ? -1 : std::stod(text.substr(begin + series.size() + 2));
 }
 

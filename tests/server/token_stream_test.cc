@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/server/fake_serving.h"
 
@@ -113,7 +114,7 @@ TEST_F(TokenStreamTest, TellsHowItEnded) {
   for (const Case& c : {Case{FinishReason::kStop, false, "stop"}, Case{FinishReason::kLength, false, "length"},
                         Case{FinishReason::kError, false, "error"}, Case{FinishReason::kCancelled, false, "cancelled"},
                         Case{FinishReason::kCancelled, true, "stop"}}) {
-    const std::string series = std::string("weft_requests_finished_total{outcome=\"") + c.outcome + "\"}";
+    const std::string series = absl::StrCat("weft_requests_finished_total{outcome=\"", c.outcome, "\"}");
     const double before = MetricValue(metrics_, series);
     TokenStream stream = MakeStream();
     if (c.stopped_by_reader) stream.CancelAfterStop();
