@@ -1,6 +1,7 @@
 """Start, refuse to start, drain, stop."""
 
 import json
+import re
 import shutil
 import signal
 import threading
@@ -10,7 +11,7 @@ import urllib.request
 import pytest
 from openai import OpenAI
 
-from weft_server import DEMO_MODEL, MODEL, WeftServer, run_to_exit
+from weft_server import DEMO_MODEL, MODEL, REPOSITORY, WeftServer, run_to_exit
 
 
 def start_stream(server, tokens):
@@ -47,7 +48,7 @@ def test_drain_timeout_ends_streams_in_an_error_event():
         server.signal()
         with pytest.raises(Exception) as caught:
             list(stream)
-        assert "shutting" in str(caught.value)
+        assert caught.value.code == "shutting_down"
         assert server.process.wait(30) == 0
 
 
@@ -131,6 +132,13 @@ def test_keys(tmp_path):
                 client.models.list()
             assert caught.value.status_code == 401 and caught.value.code == "invalid_api_key"
         server.get("/live")
+
+
+def test_the_readme_lists_every_setting_with_its_default():
+    settings = re.findall(r"^       --(\S+).*\n(?:           .*\n)*?           WEFT_\w+(?:, default: (.+))?$",
+                          run_to_exit("serve", "--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^\| `--([\w-]+).*?` \| (.*?) ?\|", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert len(settings) > 20 and listed == settings
 
 
 def test_doctor_and_version():

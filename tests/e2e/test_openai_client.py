@@ -112,13 +112,19 @@ def test_completion_of_text_and_of_token_ids_agree(client, server):
     assert from_ids.usage == text.usage
 
 
-def test_completion_logprobs_and_echo(client):
-    answer = client.completions.create(model=MODEL, prompt="Weft is", temperature=0, max_tokens=4, logprobs=2, echo=True)
-    choice = answer.choices[0]
-    assert choice.text.startswith("Weft is")
-    assert "".join(choice.logprobs.tokens) == choice.text
-    assert choice.logprobs.token_logprobs[0] is None
-    assert choice.logprobs.text_offset[0] == 0
+def test_completion_logprobs(client):
+    answer = client.completions.create(model=MODEL, prompt="Weft is", temperature=0, max_tokens=4, logprobs=2)
+    logprobs = answer.choices[0].logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text
+    assert len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == len(logprobs.text_offset) == 4
+    assert logprobs.text_offset[0] == 0 and logprobs.text_offset[1] == len(logprobs.tokens[0])
+    assert all(token in top for token, top in zip(logprobs.tokens, logprobs.top_logprobs))  # greedy
+
+
+def test_echo_begins_with_the_prompt(client):
+    parameters = dict(model=MODEL, prompt="Weft is", temperature=0, max_tokens=4)
+    plain = client.completions.create(**parameters).choices[0].text
+    assert client.completions.create(**parameters, echo=True).choices[0].text == "Weft is" + plain
 
 
 def test_several_prompts_give_choices_in_their_order(client):
@@ -162,6 +168,7 @@ def test_models(client):
     ({"stream_options": {"include_usage": True}}, openai.BadRequestError, "conflict"),
     ({"top_logprobs": 3}, openai.BadRequestError, None),
     ({"stop": [""]}, openai.BadRequestError, "out_of_range"),
+    ({"response_format": {"type": "json_object"}}, openai.BadRequestError, None),
 ])
 def test_refusals_are_openai_errors(client, change, error, code):
     with pytest.raises(error) as caught:

@@ -11,7 +11,7 @@ import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DEMO_MODEL = REPOSITORY / "deploy/demo_model"
-BINARY = os.environ["WEFT_TEST_BINARY"]
+BINARY = os.environ["BINARY_UNDER_TEST"]
 MODEL = "weft-demo"
 
 
