@@ -111,6 +111,7 @@ std::vector<Case> Catalogue() {
       {"M14 rank 1000", file(One(absl::StrCat("[1", Repeat(",1", 999), "]"), "[0,4]"), "xxxx"), "rank_too_large"},
       {"rank 8", file(One("[2,1,1,1,1,1,1,1]"), d8), ""},
       {"M14 2^63 beside 0", file(One("[9223372036854775808,0]", "[0,0]"), ""), "overflow"},
+      {"M14 0 before 2^63", file(One("[0,9223372036854775808]", "[0,0]"), ""), "overflow"},
       {"M14 negative dimension", file(One("[-2]"), d8), "invalid_header"},
       {"M15 metadata number", file(R"({"__metadata__":{"a":1}})", ""), "invalid_metadata"},
       {"M15 metadata object", file(R"({"__metadata__":{"a":{}}})", ""), "invalid_metadata"},
