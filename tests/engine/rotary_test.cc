@@ -82,5 +82,32 @@ TEST(RotaryTableTest, YarnScalesByItsAttentionFactor) {
   }
 }
 
+// The golden model's correction range begins at dimension 0; here both ends lie between dimensions, at 0.8119
+// and 2.6181.
+TEST(RotaryTableTest, YarnBlendsBetweenTheEndsOfItsCorrectionRange) {
+  struct Case {
+    bool truncate;
+    std::vector<double> interpolated_share;  // of dimensions 0, 1, ...
+  };
+  const std::vector<Case> cases = {
+      {true, {0, 1.0 / 3, 2.0 / 3, 1, 1}},  // from 0 to 3
+      {false, {0, 0.104153, 0.657808, 1, 1}},
+  };
+  for (const Case& test : cases) {
+    ModelConfig config = Scaled(Kind::kYarn, 4);
+    config.rope_scaling.beta_fast = 4;
+    config.rope_scaling.beta_slow = 0.5;
+    config.rope_scaling.truncate = test.truncate;
+    const std::vector<float> table = MakeCosSinTable(config, 2);
+    const float* row = table.data() + 16;  // position 1: the angle is the frequency
+    for (size_t i = 0; i < test.interpolated_share.size(); ++i) {
+      const double trained = std::pow(1e4, -static_cast<double>(i) / 8);
+      const double share = test.interpolated_share[i];
+      EXPECT_NEAR(std::atan2(row[8 + i], row[i]), trained * (share / 4 + 1 - share), 1e-5)
+          << test.truncate << ", " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace weft
