@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -99,6 +100,12 @@ class RawHttpClient {
   bool SeesClose() {
     char byte;
     return buffer_.empty() && recv(fd_, &byte, 1, 0) == 0;
+  }
+
+  // Waits, without reading anything, for the server to end the connection.
+  bool AwaitHangUp() {
+    pollfd poll_fd = {fd_, 0, 0};
+    return poll(&poll_fd, 1, 20000) == 1 && (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
   }
 
   // Closes so that the server gets a reset.
