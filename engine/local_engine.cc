@@ -1,5 +1,7 @@
 #include "engine/local_engine.h"
 
+#include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -20,7 +22,7 @@ DType KvDType(const ModelConfig& config, const LocalEngineOptions& options) {
 
 absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEngineOptions& options) {
   const int64_t block_bytes = KvCache::BlockBytes(config, options.block_size, KvDType(config, options));
-  const int64_t num_blocks = options.kv_cache_bytes / block_bytes;
+  const int64_t num_blocks = std::min<int64_t>(options.kv_cache_bytes / block_bytes, std::numeric_limits<int>::max());
   const int64_t needed = KvCacheBytes(config, options, options.max_model_len) / block_bytes;
   if (num_blocks < needed) {
     return absl::InvalidArgumentError(absl::StrCat(

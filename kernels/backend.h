@@ -1,8 +1,8 @@
 // THE SEAM, half 1: everything a device can do for one rank of a model.
 //
 // A Backend is one device (or one CPU thread pool) as seen by one worker thread. Ops enqueue on the device's stream, in
-// order, and return; they are named for the mathematics and allocate nothing. Shapes: T tokens of the step, H hidden
-// size, D head size, Hq and Hkv query and key-value heads on this rank. Activations are F32 on the CPU.
+// order, and return; they are named for the mathematics and allocate no device memory. Shapes: T tokens of the step, H
+// hidden size, D head size, Hq and Hkv query and key-value heads on this rank. Activations are F32 on the CPU.
 //
 // Every op is batch invariant: a token's result depends on that token's inputs alone, bit for bit, whoever shares the
 // step and however its prompt was cut into chunks. Reductions therefore run in one fixed order along the reduced axis.

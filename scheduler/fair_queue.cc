@@ -83,9 +83,4 @@ bool FairQueue::closed() const {
   return closed_;
 }
 
-int FairQueue::size() const {
-  absl::MutexLock lock(&mutex_);
-  return num_waiting_;
-}
-
 }  // namespace weft

@@ -1,6 +1,7 @@
 // The one queue of all tenants, weighted fair by tokens of service.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -47,7 +48,7 @@ class FairQueue {
   void Close();
 
   bool closed() const;
-  int size() const;
+  int size() const { return num_waiting_; }  // takes no lock
 
  private:
   struct Tenant {
@@ -62,7 +63,7 @@ class FairQueue {
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<std::string, Tenant> tenants_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<int64_t, std::string> tenant_of_ ABSL_GUARDED_BY(mutex_);  // of each waiting request
-  int num_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<int> num_waiting_ = 0;                        // written under mutex_; read without it, by metrics
   double last_popped_counter_ ABSL_GUARDED_BY(mutex_) = 0;  // where a tenant starts when nobody waits
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

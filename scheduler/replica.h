@@ -18,7 +18,7 @@ namespace weft {
 
 // Pulls requests from the fair queue and runs them until the queue is closed and everything accepted has finished.
 //
-// Start and Join are for the owner's thread; stats and status for any.
+// Start and Join are for one thread at a time; stats and status for any.
 class Replica {
  public:
   // The queue and the clock outlive the replica.

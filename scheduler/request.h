@@ -28,8 +28,9 @@ struct FinishEvent {
 
 // Where a request's tokens go. Shared by the scheduler, which pushes, and the front end, which reads.
 //
-// Push and Finish are called by the replica's thread, in order, Finish exactly once and last. They never block and
-// never do I/O. Cancelled may be asked from any thread.
+// Push and Finish come in order, Finish exactly once and last: from the replica's thread, or, for a request that leaves
+// the queue before a replica has it, from the thread that takes it out. They never block and never do I/O. Cancelled
+// may be asked from any thread.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;

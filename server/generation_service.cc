@@ -76,7 +76,7 @@ class GenerationService::QueueTicket {
 GenerationService::GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts)
     : options_(std::move(options)),
       tokenizer_(parts.tokenizer),
-      chat_template_(parts.chat_template),
+      chat_templates_(parts.chat_templates),
       queue_(parts.queue),
       metrics_(parts.metrics),
       clock_(parts.clock) {}
@@ -163,10 +163,11 @@ std::vector<int32_t> GenerationService::EncodeText(const std::string& text, bool
 }
 
 absl::StatusOr<std::vector<TextSegment>> GenerationService::RenderChat(const ChatPrompt& chat) const {
-  if (chat_template_ == nullptr) {
+  if (chat_templates_ == nullptr) {
     return BadRequest("unsupported_parameter", "messages", "this model has no chat template");
   }
-  absl::StatusOr<std::vector<TextSegment>> segments = chat_template_->Render(chat.inputs, clock_.Now());
+  const ChatTemplate& chat_template = chat_templates_->For(chat.inputs.contains("tools"));
+  absl::StatusOr<std::vector<TextSegment>> segments = chat_template.Render(chat.inputs, clock_.Now());
   if (!segments.ok()) return TemplateError(segments.status());
   return segments;
 }
@@ -291,9 +292,12 @@ absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(const std::vari
                                                                  bool add_special_tokens) const {
   if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) {
     ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(*chat));
+    RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
     return tokenizer_.EncodeSegments(segments);
   }
-  return EncodeText(std::get<std::string>(prompt), add_special_tokens);
+  const std::string& text = std::get<std::string>(prompt);
+  RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
+  return EncodeText(text, add_special_tokens);
 }
 
 absl::StatusOr<std::string> GenerationService::Detokenize(const std::vector<int32_t>& ids) const {

@@ -23,7 +23,7 @@
 #include "server/generate_request.h"
 #include "server/generation.h"
 #include "server/metrics.h"
-#include "server/text/chat_template.h"
+#include "server/text/chat_template_loader.h"
 #include "server/text/text_segment.h"
 #include "server/text/tokenizer.h"
 
@@ -49,7 +49,7 @@ struct GenerationServiceOptions {
 // What the service uses and does not own; all of it outlives the service.
 struct GenerationServiceParts {
   const Tokenizer& tokenizer;
-  const ChatTemplate* chat_template;  // null: the model has none, and chat is refused
+  const ChatTemplates* chat_templates;  // null: the model has none, and chat is refused
   FairQueue& queue;
   Metrics& metrics;
   const Clock& clock;
@@ -66,6 +66,7 @@ class GenerationService {
   // before this returns, and is never called once the Generation is destroyed. Costs time linear in the prompt.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerateRequest request, std::function<void()> wake);
 
+  // As Generate would, and with its bound on bytes: a text that can't fit the context is refused, not tokenized.
   absl::StatusOr<std::vector<int32_t>> Tokenize(const std::variant<std::string, ChatPrompt>& prompt,
                                                 bool add_special_tokens) const;
   absl::StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids) const;
@@ -109,7 +110,7 @@ class GenerationService {
 
   const GenerationServiceOptions options_;
   const Tokenizer& tokenizer_;
-  const ChatTemplate* const chat_template_;
+  const ChatTemplates* const chat_templates_;
   FairQueue& queue_;
   Metrics& metrics_;
   const Clock& clock_;

@@ -60,8 +60,11 @@ grpc::Status FinishStatus(const absl::Status& status, grpc::CallbackServerContex
   if (const std::optional<absl::Duration> wait = RetryAfter(status)) {
     context.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*wait)));
   }
+  // What went wrong inside is for the log, not for clients.
+  const bool internal = ErrorCode(status) == "internal_error";
+  const std::string message = internal ? "internal error" : std::string(status.message());
   // Both number the canonical codes alike.
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
 }
 
 }  // namespace weft

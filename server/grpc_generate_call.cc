@@ -1,6 +1,7 @@
 #include "server/grpc_generate_call.h"
 
 #include <chrono>
+#include <exception>
 #include <utility>
 
 #include "boost/asio/post.hpp"
@@ -15,12 +16,27 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcGenerateCall::Start(const De
                                                                         const v1::GenerateRequest* message) {
   std::shared_ptr<GrpcGenerateCall> call(new GrpcGenerateCall(deps, context));
   call->self_ = call;
-  boost::asio::post(call->strand_, [call, message] { call->Begin(*message); });
+  call->Post([message](GrpcGenerateCall& self) { self.Begin(*message); });
   return call.get();
 }
 
 GrpcGenerateCall::GrpcGenerateCall(const Deps& deps, grpc::CallbackServerContext* context)
     : deps_(deps), context_(context), strand_(boost::asio::make_strand(*deps.threads)), write_timer_(strand_) {}
+
+// Handlers run on the server's threads, which an exception (out of memory, say) must not end.
+template <typename Handler>
+void GrpcGenerateCall::Guard(const Handler& handler) {
+  try {
+    handler(*this);
+  } catch (const std::exception&) {
+    End(absl::InternalError("a handler threw"));
+  }
+}
+
+template <typename Handler>
+void GrpcGenerateCall::Post(Handler handler) {
+  boost::asio::post(strand_, [call = shared_from_this(), handler = std::move(handler)] { call->Guard(handler); });
+}
 
 void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
   if (absl::Status status = Admit(message); !status.ok()) return End(status);
@@ -37,7 +53,8 @@ absl::Status GrpcGenerateCall::Admit(const v1::GenerateRequest& message) {
   request.tenant = std::move(tenant);
   const auto wake = [weak = weak_from_this(), strand = strand_] {
     boost::asio::post(strand, [weak] {
-      if (const std::shared_ptr<GrpcGenerateCall> call = weak.lock()) call->Pump();
+      const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
+      if (call != nullptr) call->Guard([](GrpcGenerateCall& self) { self.Pump(); });
     });
   };
   ASSIGN_OR_RETURN(generation_, service->Generate(std::move(request), wake));
@@ -83,21 +100,21 @@ void GrpcGenerateCall::WatchWrite() {
 }
 
 void GrpcGenerateCall::OnWriteDone(bool ok) {
-  boost::asio::post(strand_, [call = shared_from_this(), ok] {
-    call->is_writing_ = false;
-    call->write_timer_.cancel();
-    if (!ok) return call->End(absl::CancelledError("the client went away"));
-    call->Pump();
+  Post([ok](GrpcGenerateCall& self) {
+    self.is_writing_ = false;
+    self.write_timer_.cancel();
+    if (!ok) return self.End(absl::CancelledError("the client went away"));
+    self.Pump();
   });
 }
 
 // gRPC cancels a call for its client's sake, and when its deadline passes.
 void GrpcGenerateCall::OnCancel() {
-  boost::asio::post(strand_, [call = shared_from_this()] {
-    if (call->has_ended_) return;  // and the context may be gone
-    const bool late = call->context_->deadline() <= std::chrono::system_clock::now();
-    call->End(late ? ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline has passed")
-                   : ApiError(absl::StatusCode::kCancelled, "request_cancelled", "", "the call was cancelled"));
+  Post([](GrpcGenerateCall& self) {
+    if (self.has_ended_) return;  // and the context may be gone
+    const bool late = self.context_->deadline() <= std::chrono::system_clock::now();
+    self.End(late ? ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline has passed")
+                  : ApiError(absl::StatusCode::kCancelled, "request_cancelled", "", "the call was cancelled"));
   });
 }
 

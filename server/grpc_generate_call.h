@@ -45,6 +45,11 @@ class GrpcGenerateCall final : public grpc::ServerWriteReactor<v1::GenerateRespo
  private:
   GrpcGenerateCall(const Deps& deps, grpc::CallbackServerContext* context);
 
+  template <typename Handler>
+  void Guard(const Handler& handler);  // handler(*this); an exception ends the call
+  template <typename Handler>
+  void Post(Handler handler);  // the same, on the strand
+
   // All on the strand.
   void Begin(const v1::GenerateRequest& message);
   absl::Status Admit(const v1::GenerateRequest& message);

@@ -1,5 +1,6 @@
 #include "server/grpc_service.h"
 
+#include <exception>
 #include <utility>
 #include <vector>
 
@@ -49,7 +50,13 @@ grpc::ServerUnaryReactor* GrpcService::Run(grpc::CallbackServerContext* context,
       ASSIGN_OR_RETURN(const GenerationService* const service, CheckLoaded(service_.load()));
       return work(*service);
     };
-    reactor->Finish(FinishStatus(answer(), *context, metrics_));
+    absl::Status status;
+    try {
+      status = answer();
+    } catch (const std::exception&) {  // out of memory, say; the server lives
+      status = absl::InternalError("a handler threw");
+    }
+    reactor->Finish(FinishStatus(status, *context, metrics_));
   });
   return reactor;
 }

@@ -1,6 +1,7 @@
 #include "server/http_server.h"
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <thread>
 #include <utility>
@@ -69,7 +70,7 @@ class HttpServer::Impl {
     port_ = acceptor_.local_endpoint().port();
     asio::co_spawn(acceptor_.get_executor(), Accept(), asio::detached);
     for (int i = 0; i < std::max(context_.options.threads, 1); ++i) {
-      threads_.emplace_back([this] { io_.run(); });
+      threads_.emplace_back([this] { RunLoop(); });
     }
     return absl::OkStatus();
   }
@@ -100,6 +101,18 @@ class HttpServer::Impl {
   }
 
  private:
+  // A handler that throws (out of memory, say) ends its connection at the most, never the server.
+  void RunLoop() {
+    while (true) {
+      try {
+        io_.run();
+        return;
+      } catch (const std::exception&) {
+        spdlog::error("http: a handler ended with an exception");
+      }
+    }
+  }
+
   asio::awaitable<void> Accept() {
     while (!stopping_) {
       tcp::socket socket(asio::make_strand(io_));
@@ -107,7 +120,7 @@ class HttpServer::Impl {
       co_await acceptor_.async_accept(socket, asio::redirect_error(asio::use_awaitable, error));
       if (stopping_) break;
       if (!error) {
-        Serve(std::move(socket));
+        TryServe(std::move(socket));
       } else if (error != boost::asio::error::connection_aborted) {
         // Out of descriptors, most likely. The client waits in the backlog until one is free.
         spdlog::warn("http: cannot accept: {}", error.message());
@@ -117,8 +130,19 @@ class HttpServer::Impl {
     }
   }
 
+  void TryServe(tcp::socket socket) {
+    try {
+      Serve(std::move(socket));
+    } catch (const std::exception&) {  // out of memory, say; this connection is closed, the next one is accepted
+      spdlog::error("http: a connection could not be served");
+    }
+  }
+
   void Serve(tcp::socket socket) {
-    if (NumConnections() >= context_.options.max_connections) return;  // closes it
+    if (NumConnections() >= context_.options.max_connections) {  // closes it
+      spdlog::warn("http: a connection beyond max-connections was closed");
+      return;
+    }
     const asio::any_io_executor executor = socket.get_executor();
     auto channel = std::make_shared<HttpChannel>(std::move(socket), tls_.get(), context_.options.write_timeout);
     auto registration = std::make_unique<HttpRegistration>(context_, channel);

@@ -9,7 +9,6 @@
 #include "engine/local_engine.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/status_macros.h"
-#include "server/chat_template_file.h"
 #include "server/machine.h"
 #include "server/model_fingerprint.h"
 
@@ -50,8 +49,10 @@ int64_t UsableMemory() {
   return std::min(total, machine.memory_limit_bytes.value_or(total));
 }
 
-// Longest context and size of the KV cache, where the operator leaves them open: the model's own limit, as far as the
-// cache holds it, and a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them.
+// Longest context and size of the KV cache, where the operator leaves them open: the model's own limit, and a cache for
+// max-num-seqs such sequences, as far as a quarter of the memory holds them. Only when both are open does the context
+// shrink to what the cache holds; a cache that was asked for and is too small is refused by the engine, with
+// arithmetic.
 absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
                          LocalEngineOptions& options) {
   const int64_t trained = config.max_position_embeddings;
@@ -59,11 +60,15 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
     return absl::InvalidArgumentError(absl::StrCat(
         "max-model-len: ", model.max_model_len, " tokens are more than the model's max_position_embeddings ", trained));
   }
+  if (model.max_model_len == 1) {
+    return absl::InvalidArgumentError("max-model-len: 1 token leaves no room for a prompt and an output");
+  }
   const int64_t block_bytes = KvCacheBytes(config, options, options.block_size);
   const int64_t budget = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4;
   const int64_t budget_tokens = budget / block_bytes * options.block_size;
-  options.max_model_len =
-      model.max_model_len > 0 ? model.max_model_len : std::clamp<int64_t>(budget_tokens, 1, trained);
+  const bool both_open = model.max_model_len == 0 && engine.kv_cache_bytes == 0;
+  const int64_t longest = both_open ? std::clamp<int64_t>(budget_tokens, 2, trained) : trained;
+  options.max_model_len = model.max_model_len > 0 ? model.max_model_len : longest;
   options.kv_cache_bytes = budget;
   if (engine.kv_cache_bytes > 0) return absl::OkStatus();
   const int64_t sequence_bytes = KvCacheBytes(config, options, options.max_model_len);
@@ -119,6 +124,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   ServedModel model;
   ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(dir));
   ASSIGN_OR_RETURN(model.defaults, LoadGenerationConfig(dir));
+  model.warnings = model_config.warnings;
   phases.End("config", 0.01);
 
   ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Load(dir));
@@ -126,13 +132,20 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   model.eos_token_ids = EosIds(model_config, *model.tokenizer);
   phases.End("tokenizer", 0.1);
 
-  ASSIGN_OR_RETURN(model.chat_template, LoadChatTemplate(dir, *model.tokenizer));
+  absl::StatusOr<ChatTemplates> templates = LoadChatTemplate(dir);
+  if (templates.ok()) model.chat_templates.emplace(*std::move(templates));
+  if (!templates.ok() && !absl::IsNotFound(templates.status())) return templates.status();
   phases.End("chat_template", 0.11);
 
   LocalEngineOptions options = EngineOptionsFor(config);
   RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
   ASSIGN_OR_RETURN(model.engine, OpenLocalEngine(model_config, options));
   phases.End("weights", 0.95);
+  if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
+    model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",
+                                          model_config.max_position_embeddings,
+                                          ": a quarter of the memory holds no more; see kv-cache-memory"));
+  }
 
   RETURN_IF_ERROR(WarmUp(*model.engine));
   phases.End("warm_up", 1.0);

@@ -12,7 +12,7 @@
 #include "engine/model_config.h"
 #include "server/config.h"
 #include "server/generation_service.h"
-#include "server/text/chat_template.h"
+#include "server/text/chat_template_loader.h"
 #include "server/text/tokenizer.h"
 
 namespace weft {
@@ -22,8 +22,9 @@ struct ServedModel {
   GenerationConfig defaults;
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::optional<ChatTemplate> chat_template;
-  std::unique_ptr<Engine> engine;  // warm: it has computed a step
+  std::optional<ChatTemplates> chat_templates;
+  std::unique_ptr<Engine> engine;     // warm: it has computed a step
+  std::vector<std::string> warnings;  // what the directory holds and Weft ignores, a line each
 };
 
 // Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.

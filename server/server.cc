@@ -5,6 +5,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -89,7 +90,12 @@ void Server::Load() {
     metrics_.SetStartupSeconds(phase, took);
     health_.Set({Health::kLoading, absl::StrCat("loaded ", phase), done});
   };
-  auto model = std::make_shared<absl::StatusOr<ServedModel>>(LoadServedModel(config_, progress));  // for the handler
+  auto model = std::make_shared<absl::StatusOr<ServedModel>>(absl::UnknownError(""));  // for the handler
+  try {
+    *model = LoadServedModel(config_, progress);
+  } catch (const std::exception&) {  // a file system that throws; memory that the files' own numbers ask for
+    *model = absl::ResourceExhaustedError("model: loading it ran out of memory");
+  }
   boost::asio::post(loop_, [this, model] { OnLoaded(std::move(*model)); });
 }
 
@@ -99,6 +105,7 @@ void Server::OnLoaded(absl::StatusOr<ServedModel> model) {
     return EndWith(kExitConfig);
   }
   model_.emplace(*std::move(model));
+  for (const std::string& warning : model_->warnings) spdlog::warn("{}", warning);
   StartServing();
   const absl::Duration took = clock_.Now() - start_;
   metrics_.SetStartupSeconds("total", took);
@@ -118,9 +125,9 @@ void Server::StartServing() {
   });
   metrics_.SetStatsSource([this] { return replica_->stats(); }, [this] { return queue_.size(); });
   GenerationServiceOptions options{model_->info, model_->defaults, model_->eos_token_ids, MaxQueuedRequests(config_)};
-  const ChatTemplate* const chat_template = model_->chat_template.has_value() ? &*model_->chat_template : nullptr;
+  const ChatTemplates* const templates = model_->chat_templates.has_value() ? &*model_->chat_templates : nullptr;
   service_ = std::make_unique<GenerationService>(
-      std::move(options), GenerationServiceParts{*model_->tokenizer, chat_template, queue_, metrics_, clock_});
+      std::move(options), GenerationServiceParts{*model_->tokenizer, templates, queue_, metrics_, clock_});
   http_->AttachService(*service_);
   grpc_->AttachService(*service_);
   health_.Set({Health::kReady, "ready", 1});
@@ -174,6 +181,7 @@ void Server::OnReplicaEnded() {
   spdlog::critical("the engine died: {}", std::string(status.message()));
   health_.Set({Health::kDead, "the engine died", 0});
   service_->StopAccepting();
+  queue_.Close();  // first, so that nothing comes in behind those that are cancelled
   service_->CancelAll(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died"));
   EndWith(kExitEngineDied);
 }

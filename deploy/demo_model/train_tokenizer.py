@@ -12,7 +12,7 @@ import pathlib
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-VOCAB_SIZE = 1280
+VOCAB_SIZE = 1536
 MIN_WORD_COUNT = 40
 SPECIAL_TOKENS = ["<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 

@@ -32,17 +32,14 @@ absl::Status Invalid(absl::string_view file, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(file, ": template_invalid: ", what));
 }
 
-absl::Status NotFound(absl::string_view where, absl::string_view what) {
-  return absl::NotFoundError(absl::StrCat(where, ": template_not_found: ", what));
-}
-
 // The whole file; nullopt when there is none.
 absl::StatusOr<std::optional<std::string>> ReadFile(const std::string& dir, const std::string& name) {
   std::filesystem::path path = std::filesystem::path(dir) / name;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return std::nullopt;
-  uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) return Invalid(name, "can't be read");
+  // A pipe would keep the server waiting.
+  uintmax_t size = std::filesystem::is_regular_file(path, error) ? std::filesystem::file_size(path, error) : 0;
+  if (error || size == 0) return Invalid(name, "can't be read");
   if (size > kMaxFileBytes) return Invalid(name, "too large");
   std::ifstream file(path, std::ios::binary);
   std::stringstream content;
@@ -84,7 +81,10 @@ absl::StatusOr<Sources> SourcesFromList(const Json& list) {
     }
     if (*name == "tool_use") sources.tool_use = source->get<std::string>();
   }
-  if (!has_default) return NotFound(kConfigFile, "chat_template has no entry named default");
+  if (!has_default) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(kConfigFile, ": template_not_found: chat_template has no entry named default"));
+  }
   return sources;
 }
 
@@ -92,7 +92,9 @@ absl::StatusOr<Sources> FindSources(const std::string& dir, const Json& config) 
   ASSIGN_OR_RETURN(std::optional<std::string> file, ReadFile(dir, kTemplateFile));
   if (file) return Sources{kTemplateFile, *std::move(file), std::nullopt};
   auto it = config.find("chat_template");
-  if (it == config.end() || it->is_null()) return NotFound(dir, "the model has no chat template");
+  if (it == config.end() || it->is_null()) {
+    return absl::NotFoundError(absl::StrCat(dir, ": template_not_found: the model has no chat template"));
+  }
   if (it->is_string()) return Sources{kConfigFile, it->get<std::string>(), std::nullopt};
   if (!it->is_array()) return Invalid(kConfigFile, "chat_template is neither a string nor a list");
   return SourcesFromList(*it);

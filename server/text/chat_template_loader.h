@@ -21,7 +21,7 @@ struct ChatTemplates {
 // then rendered once with a short conversation, so that one which runs out of budget on nothing is refused here.
 //
 // Errors name the file: InvalidArgument "tokenizer_config.json: template_invalid: line N: ...", NotFound
-// "DIR: template_not_found: ..." when the model has no template, or a list without "default".
+// "DIR: template_not_found: ..." when the model has no template.
 absl::StatusOr<ChatTemplates> LoadChatTemplate(const std::string& dir);
 
 }  // namespace weft

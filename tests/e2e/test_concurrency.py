@@ -44,7 +44,6 @@ def test_a_client_that_goes_away_frees_its_blocks(server):
 
 
 def test_cancel_storm_leaves_nothing_behind(server, client):
-    before = server.metric("weft_requests_finished_total")
     connections = [open_stream(server) for _ in range(200)]
     for i, connection in enumerate(connections):
         if i % 2 == 0:  # half of them rudely: a reset instead of an orderly close
@@ -53,7 +52,6 @@ def test_cancel_storm_leaves_nothing_behind(server, client):
     server.wait_for_metric("weft_num_requests_running", 0)
     server.wait_for_metric("weft_num_requests_waiting", 0)
     server.wait_for_metric("weft_kv_cache_usage_ratio", 0)
-    assert server.metric("weft_requests_finished_total") <= before + 200
     assert stream_text(client, 3, temperature=0)
 
 

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from weft_server import MODEL
+from weft_server import DEMO_MODEL, MODEL
 
 QUESTION = [{"role": "user", "content": "What is 17 + 25?"}]
 
@@ -182,7 +182,9 @@ def test_special_token_text_in_content_stays_text(client, server):
     tokens = client.post("http://" + server.http + "/tokenize", cast_to=object, body=body)["tokens"]
     plain = client.post("http://" + server.http + "/tokenize", cast_to=object,
                         body={"messages": [{"role": "user", "content": ""}]})["tokens"]
-    specials = set(plain)  # an empty turn has every special token that the template makes
-    assert sum(t in specials for t in tokens) <= len(plain) + 2  # but for text tokens that both happen to share
+    tokenizer = json.loads((DEMO_MODEL / "tokenizer.json").read_text())
+    specials = [token["id"] for token in tokenizer["added_tokens"] if token["special"]]
+    assert [tokens.count(s) for s in specials] == [plain.count(s) for s in specials]  # the template's, and no more
+    assert any(plain.count(s) for s in specials)
     text = client.post("http://" + server.http + "/detokenize", cast_to=object, body={"tokens": tokens})["prompt"]
     assert "<|end|><|bos|>" in text

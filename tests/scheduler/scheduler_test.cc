@@ -187,6 +187,7 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
   struct Case {
     std::vector<int32_t> prompt;
     int max_tokens = 0;
+    std::vector<int32_t> stops;
     std::shared_ptr<RecordingSink> sink;
   };
   std::mt19937 rng(20261123);
@@ -195,8 +196,9 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
   std::vector<Case> cases;
   while (cases.size() < 10000) {
     for (int i = uniform(0, 3); i > 0 && bench.scheduler.WantsMore(); --i) {
-      Case c{Prompt(uniform(1, 40), uniform(0, 1000)), uniform(1, 30), nullptr};
-      c.sink = bench.Add(c.prompt, c.max_tokens, {uniform(0, kVocab - 1), uniform(0, kVocab - 1)});
+      Case c{Prompt(uniform(1, 40), uniform(0, 1000)), uniform(1, 30), {}, nullptr};
+      for (int stop = 0; stop < 20; ++stop) c.stops.push_back(uniform(0, kVocab - 1));
+      c.sink = bench.Add(c.prompt, c.max_tokens, c.stops);
       cases.push_back(std::move(c));
     }
     if (!cases.empty() && uniform(0, 9) == 0) {
@@ -214,8 +216,14 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
     if (sink.finish->reason == FinishReason::kLength) {
       EXPECT_EQ(static_cast<int>(sink.tokens.size()), cases[i].max_tokens);
     }
-    const auto expected = Expected(cases[i].prompt, i, static_cast<int>(sink.tokens.size()));
+    auto expected = Expected(cases[i].prompt, i, static_cast<int>(sink.tokens.size()) + 1);
+    if (sink.finish->reason == FinishReason::kStop) {
+      ASSERT_EQ(sink.finish->stop_token, expected.back());
+      ASSERT_THAT(cases[i].stops, testing::Contains(expected.back()));
+    }
+    expected.pop_back();
     ASSERT_EQ(sink.tokens, expected) << i;
+    for (const int32_t token : expected) ASSERT_THAT(cases[i].stops, testing::Not(testing::Contains(token)));
   }
 }
 

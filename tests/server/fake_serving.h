@@ -17,7 +17,7 @@
 #include "scheduler/replica.h"
 #include "server/generation_service.h"
 #include "server/metrics.h"
-#include "server/text/chat_template.h"
+#include "server/text/chat_template_loader.h"
 #include "server/text/tokenizer.h"
 #include "tests/fakes/fake_engine.h"
 
@@ -44,7 +44,8 @@ class FakeServing {
     auto loaded = Tokenizer::Load(WEFT_SOURCE_DIR "/tests/fixtures/tokenizers/llama3");
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     tokenizer = *std::move(loaded);
-    chat_template.emplace(*ChatTemplate::Parse(kFakeTemplate, "<|begin_of_text|>", "<|end_of_text|>"));
+    chat_templates.emplace(
+        ChatTemplates{*ChatTemplate::Parse(kFakeTemplate, "<|begin_of_text|>", "<|end_of_text|>"), std::nullopt});
     auto fake = std::make_unique<FakeEngine>(EngineLimits{.max_model_len = options.max_model_len,
                                                           .num_blocks = kNumBlocks,
                                                           .block_size = 16,
@@ -64,7 +65,7 @@ class FakeServing {
     service_options.eos_token_ids = options.eos_token_ids;
     service_options.max_queued_requests = options.max_queued_requests;
     service = std::make_unique<GenerationService>(
-        std::move(service_options), GenerationServiceParts{*tokenizer, &*chat_template, queue, metrics, clock});
+        std::move(service_options), GenerationServiceParts{*tokenizer, &*chat_templates, queue, metrics, clock});
     metrics.SetStatsSource([this] { return replica->stats(); }, [this] { return queue.size(); });
     if (options.start_replica) replica->Start();
   }
@@ -87,7 +88,7 @@ class FakeServing {
   Metrics metrics;
   FairQueue queue;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::optional<ChatTemplate> chat_template;
+  std::optional<ChatTemplates> chat_templates;
   FakeEngine* engine = nullptr;  // owned by the replica
   std::unique_ptr<Replica> replica;
   std::unique_ptr<GenerationService> service;

@@ -69,7 +69,7 @@ TEST(ChatTemplateLoaderTest, NamesFileAndReason) {
       {{}, "NOT_FOUND"},
       {{{"tokenizer_config.json", R"({"chat_template": null})"}}, "template_not_found"},
       {{{"tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "x"}]})"}},
-       "NOT_FOUND: tokenizer_config.json: template_not_found"},
+       "INVALID_ARGUMENT: tokenizer_config.json: template_not_found"},
       {{{"tokenizer_config.json", R"({"chat_template": 5})"}}, "tokenizer_config.json: template_invalid"},
       {{{"tokenizer_config.json", R"({"chat_template": ["x"]})"}}, "tokenizer_config.json: template_invalid"},
       {{{"tokenizer_config.json", "{"}}, "tokenizer_config.json: template_invalid"},
