@@ -60,7 +60,8 @@ def test_choices_and_seed(stub):
 
 
 def test_logprobs_and_tokens(stub):
-    messages, texts = collect(stub.Generate(pb.GenerateRequest(text="Weft is", temperature=0, max_tokens=5, logprobs=2)))
+    request = pb.GenerateRequest(chat=chat("What is 17 + 25?"), temperature=0, max_tokens=5, logprobs=2)
+    messages, texts = collect(stub.Generate(request))
     drawn = [t for m in messages for t in m.logprobs]
     assert len(drawn) == 5 and all(len(t.top) == 2 for t in drawn)
     assert [t.drawn.token_id for t in drawn] == [i for m in messages for i in m.token_ids]
