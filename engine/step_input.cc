@@ -11,7 +11,7 @@ namespace {
 void CopyInts(const std::vector<int32_t>& values, const Buffer& buffer, Backend& backend) {
   const size_t bytes = values.size() * sizeof(int32_t);
   CHECK(bytes <= buffer.bytes(), "a step is within the engine's limits");
-  if (bytes > 0) backend.CopyFromHost(buffer.data(), values.data(), bytes);
+  backend.CopyFromHost(buffer.data(), values.data(), bytes);
 }
 
 }  // namespace

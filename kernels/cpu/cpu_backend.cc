@@ -14,9 +14,14 @@ CpuBackend::CpuBackend(int num_threads, Isa isa)
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateMemory(bytes); }
 
-void CpuBackend::CopyFromHost(void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
+// Nothing may come as a null pointer, which memcpy must not see.
+void CpuBackend::CopyFromHost(void* device, const void* host, size_t bytes) {
+  if (bytes > 0) std::memcpy(device, host, bytes);
+}
 
-void CpuBackend::CopyToHost(void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
+void CpuBackend::CopyToHost(void* host, const void* device, size_t bytes) {
+  if (bytes > 0) std::memcpy(host, device, bytes);
+}
 
 absl::StatusOr<Weight> CpuBackend::MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                               DType dtype) {
