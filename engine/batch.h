@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct SamplingParams {
   uint64_t seed = 0;
   uint32_t sequence = 0;                   // which of a request's n choices; parts equal seeds
   int32_t num_logprobs = -1;               // -1: none; n >= 0: of the drawn token and of the n best
+  bool score_prompt = false;               // the prompt's tokens are reported on too; needs num_logprobs >= 0
   int32_t min_tokens = 0;                  // until so many tokens are drawn, those of `banned_before_min` can't be
   std::vector<int32_t> banned_before_min;  // end-of-sequence and stop ids
 
@@ -43,10 +45,12 @@ struct SlotStart {
   std::vector<int32_t> tokens;  // prompt, then what was drawn before a preemption
 };
 
-// A row that ends its known tokens, so that the next one is drawn.
+// A token that the step's logits are wanted for: the next one of a row that ends its known tokens, to be drawn; or one
+// of a prompt, to be scored.
 struct SamplingRow {
   int32_t row = 0;
-  int64_t position = 0;  // of the token to be drawn
+  int64_t position = 0;          // of the token; the one before it is in the row
+  std::optional<int32_t> known;  // the prompt's token there: nothing is drawn
 };
 
 // Everything a worker needs for one step.
@@ -59,7 +63,7 @@ struct Batch {
   std::vector<int32_t> block_begin;  // [num_rows + 1] into block_ids: the row's block table, enough for all its tokens
   std::vector<int32_t> block_ids;
   std::vector<SlotStart> slot_starts;  // applied before anything else
-  std::vector<SamplingRow> sampling;   // ascending by row
+  std::vector<SamplingRow> sampling;   // ascending by row, then by position
 
   bool empty() const { return token_ids.empty(); }
   int num_tokens() const { return static_cast<int>(token_ids.size()); }
@@ -71,11 +75,13 @@ struct TokenAndLogprob {
   float logprob = 0;
 };
 
-// One drawn token. Log-probabilities are of the model's own distribution, before penalties, bias and temperature.
+// One drawn token, or one of the prompt with its score. Log-probabilities are of the model's own distribution, before
+// penalties, bias and temperature.
 struct SampledToken {
   int32_t token = 0;
   float logprob = 0;                          // set when the sequence asked for log-probabilities
   std::vector<TokenAndLogprob> top_logprobs;  // best first
+  bool in_prompt = false;                     // the prompt's own, scored
   bool finite = true;                         // false: the logits held a NaN; the sequence must end in an error
 };
 

@@ -19,6 +19,9 @@ struct EngineLimits {
   int max_num_seqs = 0;            // slots, and rows a step
   int max_num_batched_tokens = 0;  // tokens a step
   int32_t vocab_size = 0;
+  int max_num_scores = 64;  // prompt tokens scored in a step; bounds the logits: 4 bytes x vocab_size each
+
+  int max_num_logits() const { return max_num_seqs + max_num_scores; }  // rows of logits a step
 };
 
 class Engine {

@@ -31,8 +31,8 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, ModelWeights weig
   ASSIGN_OR_RETURN(model.attention_, allocate(tokens, query_size));
   ASSIGN_OR_RETURN(model.gate_up_, allocate(tokens, int64_t{2} * config.intermediate_size));
   ASSIGN_OR_RETURN(model.gated_, allocate(tokens, config.intermediate_size));
-  ASSIGN_OR_RETURN(model.sampled_, allocate(limits.max_num_seqs, config.hidden_size));
-  ASSIGN_OR_RETURN(model.logits_, allocate(limits.max_num_seqs, config.vocab_size));
+  ASSIGN_OR_RETURN(model.sampled_, allocate(limits.max_num_logits(), config.hidden_size));
+  ASSIGN_OR_RETURN(model.logits_, allocate(limits.max_num_logits(), config.vocab_size));
 
   const std::vector<float> table = MakeCosSinTable(config, limits.max_model_len);
   ASSIGN_OR_RETURN(model.rotary_.cos_sin, backend.Allocate(table.size() * sizeof(float)));

@@ -12,7 +12,7 @@
 
 namespace weft {
 
-// T tokens in the step, H hidden size, R rows that sample. Tensors it returns live until its next call.
+// T tokens in the step, H hidden size, R tokens to be drawn or scored. Tensors it returns live until its next call.
 // Owned by a Worker, used by its thread only; nothing is allocated after Create.
 class Model {
  public:

@@ -36,9 +36,9 @@ void Sampler::Count(Slot& slot, int32_t token, bool in_prompt) {
   ++(in_prompt ? count.in_prompt : count.in_output);
 }
 
-SampleArgs Sampler::Args(const Slot& slot, int64_t position) {
+SampleArgs Sampler::Args(const Slot& slot, const SamplingRow& row) {
   const SamplingParams& params = slot.params;
-  const bool before_min = position - slot.num_prompt_tokens < params.min_tokens;
+  const bool before_min = row.position - slot.num_prompt_tokens < params.min_tokens;
   const size_t num_biases = before_min ? slot.biases.size() : slot.num_lasting_biases;
   return {.temperature = params.temperature,
           .top_k = params.top_k,
@@ -49,8 +49,9 @@ SampleArgs Sampler::Args(const Slot& slot, int64_t position) {
           .frequency_penalty = params.frequency_penalty,
           .seed = params.seed,
           .sequence = params.sequence,
-          .position = position,
+          .position = row.position,
           .num_logprobs = params.num_logprobs,
+          .known = row.known,
           .counts = slot.counts,
           .biases = absl::MakeConstSpan(slot.biases).first(num_biases)};
 }
@@ -60,7 +61,7 @@ std::vector<SampledToken> Sampler::Sample(const Batch& batch, Tensor logits) {
   std::vector<Slot*> slots;
   for (const SamplingRow& sampling : batch.sampling) {
     slots.push_back(&slots_[static_cast<size_t>(batch.slots[static_cast<size_t>(sampling.row)])]);
-    args.push_back(Args(*slots.back(), sampling.position));
+    args.push_back(Args(*slots.back(), sampling));
   }
   std::vector<SampleResult> results(args.size());
   backend_->Sample(logits, args, absl::MakeSpan(results));
@@ -68,9 +69,12 @@ std::vector<SampledToken> Sampler::Sample(const Batch& batch, Tensor logits) {
   std::vector<SampledToken> tokens;
   for (size_t i = 0; i < results.size(); ++i) {
     const SampleResult& result = results[i];
-    slots[i]->last_sampled = result.token;
-    if (slots[i]->params.HasPenalties()) Count(*slots[i], result.token, false);
-    tokens.push_back({result.token, result.logprob, {}, result.finite});
+    const bool in_prompt = args[i].known.has_value();
+    if (!in_prompt) {
+      slots[i]->last_sampled = result.token;
+      if (slots[i]->params.HasPenalties()) Count(*slots[i], result.token, false);
+    }
+    tokens.push_back({result.token, result.logprob, {}, in_prompt, result.finite});
     for (const TokenLogprob& top : result.top_logprobs) tokens.back().top_logprobs.push_back({top.token, top.logprob});
   }
   return tokens;

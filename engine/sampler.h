@@ -37,7 +37,7 @@ class Sampler {
 
   static void Start(const SlotStart& start, Slot& slot);
   static void Count(Slot& slot, int32_t token, bool in_prompt);
-  static SampleArgs Args(const Slot& slot, int64_t position);
+  static SampleArgs Args(const Slot& slot, const SamplingRow& row);
 
   Backend* backend_;
   std::vector<Slot> slots_;

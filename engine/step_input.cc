@@ -27,14 +27,16 @@ absl::StatusOr<StepInput> StepInput::Allocate(const EngineLimits& limits, Backen
   ASSIGN_OR_RETURN(input.row_begin_, allocate(limits.max_num_seqs + 1));
   ASSIGN_OR_RETURN(input.block_begin_, allocate(limits.max_num_seqs + 1));
   ASSIGN_OR_RETURN(input.block_ids_, allocate(limits.max_num_seqs * blocks_a_row));
-  ASSIGN_OR_RETURN(input.sampled_tokens_, allocate(limits.max_num_seqs));
+  ASSIGN_OR_RETURN(input.sampled_tokens_, allocate(limits.max_num_logits()));
   return input;
 }
 
 void StepInput::Load(const Batch& batch, Backend& backend) {
   std::vector<int32_t> sampled_tokens;
   for (const SamplingRow& sampling : batch.sampling) {
-    sampled_tokens.push_back(batch.row_begin[static_cast<size_t>(sampling.row) + 1] - 1);
+    const int32_t begin = batch.row_begin[static_cast<size_t>(sampling.row)];
+    const int64_t offset = sampling.position - 1 - batch.positions[static_cast<size_t>(begin)];
+    sampled_tokens.push_back(begin + static_cast<int32_t>(offset));
   }
   CopyInts(batch.token_ids, token_ids_, backend);
   CopyInts(batch.positions, positions_, backend);

@@ -22,7 +22,7 @@ class StepInput {
   const int32_t* token_ids() const { return token_ids_.As<int32_t>(); }  // [num_tokens]
   const int32_t* sampled_tokens() const {
     return sampled_tokens_.As<int32_t>();
-  }  // [num_samples] the last of each row that samples
+  }  // [num_samples] each comes before a token to be drawn or scored
   const RowMap& rows() const { return rows_; }
   int num_tokens() const { return rows_.num_tokens; }
   int num_samples() const { return num_samples_; }

@@ -93,7 +93,8 @@ class Backend {
   // out[i] = x[rows[i]].                                                                  out: [R, H]
   virtual void GatherRows(Tensor x, const int32_t* rows, Tensor out) = 0;
 
-  // Draws one token a row; destroys the logits. Waits for the device: results are in host memory on return.
+  // Draws one token a row, or reports on the one that is known; destroys the logits. Waits for the device: results are
+  // in host memory on return.
   //                                                                                       logits: F32 [R, vocab]
   virtual void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) = 0;
 };

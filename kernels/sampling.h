@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -38,6 +39,7 @@ struct SampleArgs {
   uint32_t sequence = 0;                // which of a request's n choices
   int64_t position = 0;                 // of the token to be drawn
   int32_t num_logprobs = -1;            // -1: none wanted; n: the drawn token's and the n best
+  std::optional<int32_t> known;         // the token is this one: only its log-probabilities are wanted
   absl::Span<const TokenCount> counts;  // empty when no penalty is set
   absl::Span<const LogitBias> biases;   // bias and bans, applied after the penalties
 };

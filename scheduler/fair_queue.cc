@@ -41,8 +41,13 @@ std::unique_ptr<Request> FairQueue::TryPop() {
   --num_waiting_;
   tenant_of_.erase(request->id);
   last_popped_counter_ = next->counter;
-  next->counter += static_cast<double>(request->prompt.size());
+  next->counter += PromptPrice(*request);
   return request;
+}
+
+double FairQueue::PromptPrice(const Request& request) const {
+  const double token_price = request.sampling.score_prompt ? options_.scored_token_price : 1.0;
+  return token_price * static_cast<double>(request.prompt.size());
 }
 
 void FairQueue::ChargeOutput(const std::string& tenant, int64_t tokens) {

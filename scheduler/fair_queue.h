@@ -18,6 +18,7 @@ namespace weft {
 struct FairQueueOptions {
   int max_requests = 1024;          // waiting; one more is refused
   double output_token_price = 2.0;  // in prompt tokens: a drawn token costs a whole step of its row
+  double scored_token_price = 8.0;  // of a prompt that is scored: few fit a step, and each takes the output head
 };
 
 // Orders requests among tenants by a virtual token counter (VTC, arXiv 2401.00588): the tenant served least comes
@@ -57,6 +58,7 @@ class FairQueue {
   };
 
   bool HasWorkOrClosed() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_waiting_ > 0 || closed_; }
+  double PromptPrice(const Request& request) const;
   double LeastWaitingCounter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const FairQueueOptions options_;

@@ -64,7 +64,7 @@ void Replica::Publish(std::vector<Event> events) {
   for (const Event& event : events) {
     if (event.token.has_value()) {
       event.sink->Push(*event.token);
-      ++drawn[event.tenant];
+      if (!event.token->in_prompt) ++drawn[event.tenant];
     } else {
       event.sink->Finish(*event.finish);
     }

@@ -51,7 +51,7 @@ void Scheduler::Add(std::unique_ptr<Request> request) {
 }
 
 Batch Scheduler::Schedule() {
-  StepBudget budget{.tokens = limits_.max_num_batched_tokens};
+  StepBudget budget{.tokens = limits_.max_num_batched_tokens, .scores = limits_.max_num_scores};
   DropCancelled();
   GrowRunning(budget);
   AdmitWaiting(budget);
@@ -85,10 +85,12 @@ void Scheduler::GrowRunning(StepBudget& budget) {
 
 void Scheduler::GrowOne(Sequence& sequence, StepBudget& budget) {
   if (sequence.leaving != Sequence::Leaving::kNo) return;
-  const int num_tokens = std::min(budget.tokens, sequence.num_uncomputed());
+  const int num_tokens = sequence.LimitByScores(std::min(budget.tokens, sequence.num_uncomputed()), budget.scores);
   if (num_tokens == 0 || !ReserveBlocks(sequence, sequence.num_scheduled + num_tokens, budget)) return;
-  chosen_.push_back({&sequence, num_tokens});
+  const int num_scores = sequence.NumScores(num_tokens);
+  chosen_.push_back({&sequence, num_tokens, num_scores});
   budget.tokens -= num_tokens;
+  budget.scores -= num_scores;
 }
 
 // Blocks of a victim that is in flight come free only when its last step is committed; until then `sequence` pauses.
@@ -171,7 +173,12 @@ void Scheduler::AppendRow(const Chunk& chunk, Batch& batch) {
   batch.block_begin.push_back(static_cast<int32_t>(batch.block_ids.size()));
   batch.row_begin.push_back(batch.num_tokens());
   batch.slots.push_back(sequence.slot);
-  if (chunk.samples) batch.sampling.push_back({batch.num_rows() - 1, end});
+  const int row = batch.num_rows() - 1;
+  const int first_score = std::max(sequence.num_scheduled, sequence.num_scored) + 1;
+  for (int position = first_score; position < first_score + chunk.num_scores; ++position) {
+    batch.sampling.push_back({row, position, sequence.tokens[static_cast<size_t>(position)]});
+  }
+  if (chunk.samples) batch.sampling.push_back({row, end, std::nullopt});
 }
 
 void Scheduler::Commit(const StepResult& result) {
@@ -184,25 +191,30 @@ void Scheduler::Commit(const StepResult& result) {
     --sequence.num_in_flight;
     sequence.num_computed += chunk.num_tokens;
     stats_.num_tokens_computed += chunk.num_tokens;
+    for (int i = 0; i < chunk.num_scores; ++i) CommitScore(sequence, result.tokens[next_token++]);
     if (!chunk.samples) continue;
     --sequence.num_pending;
     ++stats_.num_tokens_sampled;
     CommitToken(sequence, result.tokens[next_token++]);
   }
-  CHECK(next_token == result.tokens.size(), "a step draws the tokens it was asked for");
+  CHECK(next_token == result.tokens.size(), "a step draws and scores the tokens it was asked for");
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
+}
+
+void Scheduler::CommitScore(Sequence& sequence, const SampledToken& token) {
+  if (sequence.leaving == Sequence::Leaving::kFinished) return;
+  if (!token.finite) return FinishNotFinite(sequence);
+  ++sequence.num_scored;
+  events_.push_back({sequence.request->sink, sequence.request->tenant, token, std::nullopt});
 }
 
 // A preempted sequence still takes its token: tokens are kept, and a draw that depends only on (seed, sequence,
 // position) would come out the same anyway.
 void Scheduler::CommitToken(Sequence& sequence, const SampledToken& token) {
   if (sequence.leaving == Sequence::Leaving::kFinished) return;  // drawn past its end
-  if (!token.finite) {
-    Finish(sequence, {.reason = FinishReason::kError, .status = absl::InternalError("the logits were not finite")});
-    return;
-  }
+  if (!token.finite) return FinishNotFinite(sequence);
   const Request& request = *sequence.request;
   const std::vector<int32_t>& stops = request.stop.stop_token_ids;
   if (std::find(stops.begin(), stops.end(), token.token) != stops.end()) {
@@ -212,6 +224,10 @@ void Scheduler::CommitToken(Sequence& sequence, const SampledToken& token) {
   sequence.tokens.push_back(token.token);
   events_.push_back({request.sink, request.tenant, token, std::nullopt});
   if (sequence.num_output() >= request.stop.max_tokens) Finish(sequence, {.reason = FinishReason::kLength});
+}
+
+void Scheduler::FinishNotFinite(Sequence& sequence) {
+  Finish(sequence, {.reason = FinishReason::kError, .status = absl::InternalError("the logits were not finite")});
 }
 
 void Scheduler::Finish(Sequence& sequence, FinishEvent event) {

@@ -63,11 +63,13 @@ class Scheduler {
  private:
   struct StepBudget {
     int tokens = 0;
+    int scores = 0;          // prompt tokens to score
     bool preempted = false;  // blocks ran out: nobody is admitted in this step
   };
   struct Chunk {
     Sequence* sequence = nullptr;
     int num_tokens = 0;
+    int num_scores = 0;
     bool samples = false;
   };
   struct StepInFlight {
@@ -83,7 +85,9 @@ class Scheduler {
   void GrowOne(Sequence& sequence, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens, StepBudget& budget);
   void AppendRow(const Chunk& chunk, Batch& batch);
+  void CommitScore(Sequence& sequence, const SampledToken& token);
   void CommitToken(Sequence& sequence, const SampledToken& token);
+  void FinishNotFinite(Sequence& sequence);
   void Finish(Sequence& sequence, FinishEvent event);
   void Preempt(Sequence& sequence);
   void SweepLeaving();

@@ -1,6 +1,7 @@
 // One request while it runs: its tokens, how far they are computed, and what it holds.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -33,12 +34,26 @@ struct Sequence {
     return num_known() + num_pending - num_scheduled;
   }
 
+  // Prompt tokens whose score comes with the next `num_tokens` computed ones: a computed token tells how likely the one
+  // after it was. What was scored before a preemption is not scored again.
+  int NumScores(int num_tokens) const {
+    if (!request->sampling.score_prompt) return 0;
+    const int end = std::min(num_scheduled + num_tokens, num_prompt() - 1);
+    return std::max(0, end - std::max(num_scheduled, num_scored));
+  }
+  // The most of `num_tokens` that brings no more than `max_scores` scores.
+  int LimitByScores(int num_tokens, int max_scores) const {
+    if (NumScores(num_tokens) <= max_scores) return num_tokens;
+    return std::max(num_scheduled, num_scored) + max_scores - num_scheduled;
+  }
+
   std::unique_ptr<Request> request;
   std::vector<int32_t> tokens;
   int num_computed = 0;
   int num_scheduled = 0;
   int num_pending = 0;
   int num_in_flight = 0;  // steps
+  int num_scored = 0;     // prompt tokens whose score the sink has; the first token has none
   BlockTable blocks;
   int32_t slot = -1;          // -1: none
   bool slot_started = false;  // the engine knows the slot's sampling parameters

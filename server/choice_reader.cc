@@ -1,6 +1,7 @@
 #include "server/choice_reader.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -23,6 +24,10 @@ StopKind KindOf(FinishReason reason) {
   return StopKind::kError;
 }
 
+int64_t NumChars(absl::string_view utf8) {
+  return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
 // What a client may know: our own words, or that it was not the client's fault.
 absl::Status PublicError(const absl::Status& status) {
   if (ErrorCode(status) != "internal_error") return status;
@@ -30,6 +35,19 @@ absl::Status PublicError(const absl::Status& status) {
 }
 
 }  // namespace
+
+absl::Status FinishError(const Finish& finish) {
+  switch (finish.kind) {
+    case StopKind::kStop:
+    case StopKind::kLength:
+      return absl::OkStatus();
+    case StopKind::kCancelled:  // not by this client, which still listens
+      return ApiError(absl::StatusCode::kUnavailable, "shutting_down", "", "The server is shutting down.");
+    case StopKind::kError:
+      break;
+  }
+  return finish.status.ok() ? absl::InternalError("a choice failed without a reason") : finish.status;
+}
 
 ChoiceReader::ChoiceReader(const Tokenizer& tokenizer, ChoiceOptions options)
     : tokenizer_(&tokenizer),
@@ -48,12 +66,15 @@ ChoiceReader::ChoiceReader(const Tokenizer& tokenizer, ChoiceOptions options)
 std::optional<Delta> ChoiceReader::Read(TokenStream::Taken taken) {
   Delta delta;
   delta.index = options_.index;
+  scores_.insert(scores_.end(), std::make_move_iterator(taken.scores.begin()),
+                 std::make_move_iterator(taken.scores.end()));
   for (size_t i = 0; i < taken.tokens.size() && !delta.finish.has_value(); ++i) {
     const int32_t id = taken.tokens[i];
     ++num_tokens_;
-    held_.push_back({known_bytes_, id, std::nullopt});
+    const std::string text = detokenizer_.Push({id});
+    held_.push_back({known_bytes_, id, NumChars(text), std::nullopt});
     if (options_.wants_logprobs) held_.back().detail = std::move(taken.details[i]);
-    Feed(detokenizer_.Push({id}), delta);
+    Feed(text, delta);
   }
   if (taken.finish.has_value() && !delta.finish.has_value()) FinishWith(*taken.finish, delta);
   Release(delta);
@@ -63,7 +84,8 @@ std::optional<Delta> ChoiceReader::Read(TokenStream::Taken taken) {
 
 void ChoiceReader::Feed(const std::string& text, Delta& delta) {
   known_bytes_ += static_cast<int64_t>(text.size());
-  StopMatcher::Result result = stop_matcher_.Push(text);
+  const bool may_stop = num_tokens_ > options_.min_tokens;
+  StopMatcher::Result result = may_stop ? stop_matcher_.Push(text) : StopMatcher::Result{text, std::nullopt};
   shown_bytes_ += static_cast<int64_t>(result.text.size());
   delta.text += result.text;
   if (!result.stop.has_value()) return;
@@ -93,17 +115,29 @@ void ChoiceReader::Release(Delta& delta) {
   while (!held_.empty() && (all || held_.front().text_begin < shown_bytes_)) {
     const HeldToken& held = held_.front();
     delta.token_ids.push_back(held.id);
-    if (held.detail.has_value()) {
-      GeneratedToken& token = delta.logprobs.emplace_back();
-      token.token = Describe(held.id, held.detail->logprob);
-      for (const TokenAndLogprob& top : held.detail->top_logprobs) {
-        token.top_logprobs.push_back(Describe(top.token, top.logprob));
-      }
-    }
+    if (held.detail.has_value()) delta.logprobs.push_back(Describe(*held.detail, held.num_chars));
     held_.pop_front();
   }
 }
 
-TokenText ChoiceReader::Describe(int32_t id, float logprob) const { return {id, tokenizer_->TokenBytes(id), logprob}; }
+std::vector<GeneratedToken> ChoiceReader::TakePrompt(const std::vector<int32_t>& ids, bool shows_special) {
+  IncrementalDetokenizer detokenizer(*tokenizer_, /*skip_special=*/!shows_special);
+  std::vector<GeneratedToken> out;
+  for (size_t i = 0; i < ids.size() && i <= scores_.size(); ++i) {
+    const int64_t num_chars = NumChars(detokenizer.Push({ids[i]}));
+    out.push_back(Describe(i == 0 ? SampledToken{.token = ids[i]} : scores_[i - 1], num_chars));
+  }
+  out.front().has_logprob = false;
+  scores_ = {};
+  return out;
+}
+
+GeneratedToken ChoiceReader::Describe(const SampledToken& token, int64_t num_chars) const {
+  GeneratedToken out{.token = TextOf(token.token, token.logprob), .top_logprobs = {}, .num_chars = num_chars};
+  for (const TokenAndLogprob& top : token.top_logprobs) out.top_logprobs.push_back(TextOf(top.token, top.logprob));
+  return out;
+}
+
+TokenText ChoiceReader::TextOf(int32_t id, float logprob) const { return {id, tokenizer_->TokenBytes(id), logprob}; }
 
 }  // namespace weft

@@ -23,9 +23,13 @@ struct TokenText {
   float logprob = 0;
 };
 
+// A token with its alternatives: drawn, or, where the prompt is echoed, the prompt's own.
 struct GeneratedToken {
   TokenText token;
   std::vector<TokenText> top_logprobs;  // best first
+  // Characters of the choice's text that came with it: none for part of one, or for a special token that is skipped.
+  int64_t num_chars = 0;
+  bool has_logprob = true;  // not so the prompt's first token, which nothing comes before
 };
 
 enum class StopKind { kStop, kLength, kCancelled, kError };
@@ -36,13 +40,16 @@ struct Finish {
   absl::Status status;                                             // kError: why, as an ApiError
 };
 
+// Why a choice ended without its text being whole; OK for one that ended well.
+absl::Status FinishError(const Finish& finish);
+
 // What is new for one choice: text that is certain (whole characters, no part of a stop string), the tokens it came
 // from and at the end the reason. `finish` comes exactly once for each choice.
 struct Delta {
   int index = 0;
   std::string text;
   std::vector<int32_t> token_ids;        // of the text; neither a stop token nor those of a stop string are among them
-  std::vector<GeneratedToken> logprobs;  // one for each token, only when asked for
+  std::vector<GeneratedToken> logprobs;  // one for each token, only when asked for; an echoed prompt's come first
   std::optional<Finish> finish;
 };
 
@@ -51,6 +58,7 @@ struct ChoiceOptions {
   bool skip_special_tokens = true;
   bool include_stop = false;
   bool wants_logprobs = false;
+  int64_t min_tokens = 0;  // stop strings are not looked for in the text of so many tokens
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  // the request's own: only they are named as the reason of a stop
   std::optional<int32_t> continues_id;  // the prompt's last token, where the text goes on from the prompt's
@@ -66,6 +74,10 @@ class ChoiceReader {
   // Takes what the stream gave; none when there is nothing to show yet. Not to be called after a finish.
   std::optional<Delta> Read(TokenStream::Taken taken);
 
+  // The prompt's tokens with the scores that have come, given out once. ids: of the prompt. `shows_special`: its text
+  // spells special tokens out.
+  std::vector<GeneratedToken> TakePrompt(const std::vector<int32_t>& ids, bool shows_special);
+
   // A stop string ended the choice, so its stream may draw no more.
   bool stopped_by_text() const { return stopped_by_text_; }
   int64_t num_tokens() const { return num_tokens_; }  // drawn up to the end, a stop token included
@@ -74,6 +86,7 @@ class ChoiceReader {
   struct HeldToken {
     int64_t text_begin;  // offset of its text among all text of the choice
     int32_t id;
+    int64_t num_chars;
     std::optional<SampledToken> detail;
   };
 
@@ -81,12 +94,14 @@ class ChoiceReader {
   void Feed(const std::string& text, Delta& delta);
   void FinishWith(const FinishEvent& event, Delta& delta);
   void Release(Delta& delta);
-  TokenText Describe(int32_t id, float logprob) const;
+  GeneratedToken Describe(const SampledToken& token, int64_t num_chars) const;
+  TokenText TextOf(int32_t id, float logprob) const;
 
   const Tokenizer* tokenizer_;
   ChoiceOptions options_;
   IncrementalDetokenizer detokenizer_;
   StopMatcher stop_matcher_;
+  std::vector<SampledToken> scores_;  // of the prompt's tokens from the second on
   std::deque<HeldToken> held_;
   int64_t known_bytes_ = 0;  // text that came out of the detokenizer
   int64_t shown_bytes_ = 0;  // text that went into deltas

@@ -30,13 +30,15 @@ class Generation {
   Generation& operator=(const Generation&) = delete;
 
   // What has arrived since the last call, in order for each choice. Never blocks; empty when nothing is new. Where echo
-  // was asked for, each choice's first delta begins with prompt_text().
+  // was asked for, each choice's first delta begins with prompt_text(), and with the prompt's log-probabilities if
+  // these were asked for too.
   std::vector<Delta> Take();
 
   bool done() const { return num_open_ == 0; }  // every choice's finish has been taken
   Usage usage() const;
   const std::vector<int32_t>& prompt_ids() const { return prompt_ids_; }
   const std::string& prompt_text() const { return prompt_text_; }  // empty unless echo was asked for
+  int64_t num_scores() const { return num_scores_; }               // log-probabilities that come with the echo
 
  private:
   friend class GenerationService;
@@ -52,6 +54,7 @@ class Generation {
   Generation(GenerationService& service, std::function<void()> wake)
       : service_(service), waker_(std::make_shared<StreamWaker>(std::move(wake))) {}
   void TakeFrom(Choice& choice, std::vector<Delta>& deltas);
+  void Echo(Choice& choice, Delta& first, std::vector<Delta>& deltas);
 
   GenerationService& service_;
   std::shared_ptr<StreamWaker> waker_;  // shared with the streams
@@ -59,6 +62,8 @@ class Generation {
   int num_open_ = 0;
   std::vector<int32_t> prompt_ids_;
   std::string prompt_text_;
+  int64_t num_scores_ = 0;
+  bool prompt_shows_special_ = false;  // prompt_text_ spells special tokens out
 };
 
 }  // namespace weft

@@ -32,12 +32,6 @@ Json ByteArray(const std::string& bytes) {
   return out;
 }
 
-int64_t NumChars(const std::string& bytes) {
-  int64_t count = 0;
-  for (const char c : bytes) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  return count;
-}
-
 Json ChatToken(const TokenText& token) {
   return {{"token", TokenString(token.bytes)},
           {"logprob", FiniteLogprob(token.logprob)},
@@ -61,9 +55,14 @@ Json CompletionLogprobs(const std::vector<GeneratedToken>& generated, int64_t& n
   Json tokens = Json::array(), logprobs = Json::array(), tops = Json::array(), offsets = Json::array();
   for (const GeneratedToken& one : generated) {
     tokens.push_back(TokenString(one.token.bytes));
-    logprobs.push_back(FiniteLogprob(one.token.logprob));
     offsets.push_back(num_chars);
-    num_chars += NumChars(one.token.bytes);
+    num_chars += one.num_chars;
+    if (!one.has_logprob) {
+      logprobs.push_back(nullptr);
+      tops.push_back(nullptr);
+      continue;
+    }
+    logprobs.push_back(FiniteLogprob(one.token.logprob));
     Json top = Json::object();
     for (const TokenText& other : one.top_logprobs) top[TokenString(other.bytes)] = FiniteLogprob(other.logprob);
     tops.push_back(std::move(top));
@@ -196,19 +195,6 @@ Json ErrorJson(const absl::Status& error) {
   Json out = Json::object();
   out["error"] = std::move(inner);
   return out;
-}
-
-absl::Status FinishError(const Finish& finish) {
-  switch (finish.kind) {
-    case StopKind::kStop:
-    case StopKind::kLength:
-      return absl::OkStatus();
-    case StopKind::kCancelled:  // not by this client, which still listens
-      return ApiError(absl::StatusCode::kUnavailable, "shutting_down", "", "The server is shutting down.");
-    case StopKind::kError:
-      break;
-  }
-  return finish.status.ok() ? absl::InternalError("a choice failed without a reason") : finish.status;
 }
 
 }  // namespace weft

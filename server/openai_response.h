@@ -61,7 +61,4 @@ class OpenAiAnswer {
 // `{"error": {...}}`. An error that is no ApiError says nothing but that it is internal.
 Json ErrorJson(const absl::Status& error);
 
-// Why a choice ended without its text being whole; OK for one that ended well.
-absl::Status FinishError(const Finish& finish);
-
 }  // namespace weft

@@ -30,6 +30,7 @@ SamplingParams MakeSampling(const GenerateRequest& request, const GenerationConf
   }
   sampling.seed = seed;
   sampling.num_logprobs = static_cast<int32_t>(request.num_logprobs.value_or(-1));
+  sampling.score_prompt = request.echo && request.num_logprobs.has_value();
   sampling.min_tokens = static_cast<int32_t>(request.min_tokens);
   return sampling;
 }

@@ -40,6 +40,10 @@ void TokenStream::Push(const SampledToken& token) {
   {
     absl::MutexLock lock(&mutex_);
     if (ended_) return;
+    if (token.in_prompt) {
+      scores_.push_back(token);
+      return;  // a reader has no use for them before the first token that is drawn
+    }
     ObserveToken(clock_.Now());
     tokens_.push_back(token.token);
     if (wants_logprobs_) details_.push_back(token);
@@ -80,7 +84,8 @@ void TokenStream::EndWith(const FinishEvent& event) {
 
 TokenStream::Taken TokenStream::Take() {
   absl::MutexLock lock(&mutex_);
-  return {std::exchange(tokens_, {}), std::exchange(details_, {}), std::exchange(finish_, std::nullopt)};
+  return {std::exchange(scores_, {}), std::exchange(tokens_, {}), std::exchange(details_, {}),
+          std::exchange(finish_, std::nullopt)};
 }
 
 void TokenStream::CancelAfterStop() {
@@ -89,8 +94,9 @@ void TokenStream::CancelAfterStop() {
 }
 
 void TokenStream::Abort(const absl::Status& why) {
-  Cancel();
+  // In this order: once it is cancelled, the scheduler may say so first.
   Finish({.reason = FinishReason::kError, .stop_token = std::nullopt, .status = why});
+  Cancel();
 }
 
 }  // namespace weft

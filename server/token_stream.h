@@ -39,9 +39,10 @@ class StreamWaker {
   std::function<void()> wake_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Holds one sequence's tokens between their drawing and their reading: 4 bytes each (and the log-probabilities, where
-// they were asked for), at most max_tokens of them, so a slow reader costs little and holds up nobody. Text is made
-// from them only when they are taken. Also takes the times that the latency metrics need.
+// Holds one sequence's tokens between their drawing and their reading: 4 bytes each, at most max_tokens of them, so a
+// slow reader costs little and holds up nobody. Where log-probabilities were asked for, it holds these too, and those
+// of an echoed prompt. Text is made from them only when they are taken. Also takes the times that the latency metrics
+// need.
 //
 // Shared by the scheduler, which pushes, and a Generation, which takes. Thread-safe.
 class TokenStream final : public TokenSink {
@@ -55,6 +56,7 @@ class TokenStream final : public TokenSink {
   bool Cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
 
   struct Taken {
+    std::vector<SampledToken> scores;  // of the prompt's tokens from the second on, where they were asked for
     std::vector<int32_t> tokens;
     std::vector<SampledToken> details;  // one for each token, or empty when log-probabilities weren't asked for
     std::optional<FinishEvent> finish;  // handed out once, after the last token
@@ -82,6 +84,7 @@ class TokenStream final : public TokenSink {
   std::atomic<bool> stopped_{false};
 
   absl::Mutex mutex_;
+  std::vector<SampledToken> scores_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> tokens_ ABSL_GUARDED_BY(mutex_);
   std::vector<SampledToken> details_ ABSL_GUARDED_BY(mutex_);
   std::optional<FinishEvent> finish_ ABSL_GUARDED_BY(mutex_);

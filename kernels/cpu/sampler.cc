@@ -184,6 +184,11 @@ void RowSampler::Sample(absl::Span<float> logits, const SampleArgs& args, Sample
     raw_.assign(logits.begin(), logits.end());
     log_sum = FillTopLogprobs(raw_, args.num_logprobs, max, result);
   }
+  if (args.known.has_value()) {
+    result.token = *args.known;
+    if (args.num_logprobs >= 0) result.logprob = static_cast<float>(logits[*args.known] - log_sum);
+    return;
+  }
   if (!args.counts.empty() || !args.biases.empty()) {
     ApplyPenalties(args, logits);
     ApplyBiases(args, logits);

@@ -92,7 +92,7 @@ class ModelRunner {
     batch.block_begin.push_back(static_cast<int32_t>(batch.block_ids.size()));
     batch.row_begin.push_back(batch.num_tokens());
     batch.slots.push_back(chunk.sequence);
-    batch.sampling.push_back({batch.num_rows() - 1, position});
+    batch.sampling.push_back({batch.num_rows() - 1, position, std::nullopt});
   }
 
   const int64_t max_model_len_;

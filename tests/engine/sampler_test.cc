@@ -24,7 +24,7 @@ struct Bench {
     batch.row_begin = {0, 1};
     batch.slots = {0};
     batch.slot_starts = std::move(starts);
-    batch.sampling = {{0, position + 1}};
+    batch.sampling = {{0, position + 1, std::nullopt}};
     sampler.BeginStep(batch);
     fed = batch.token_ids[0];
     std::vector<float> logits;

@@ -32,6 +32,7 @@ class FakeEngine final : public Engine {
   void Submit(Batch batch) override {
     CHECK(batch.num_rows() > 0 && batch.num_rows() <= limits_.max_num_seqs, "rows within limits");
     CHECK(batch.num_tokens() <= limits_.max_num_batched_tokens, "tokens within limits");
+    CHECK(static_cast<int>(batch.sampling.size()) <= limits_.max_num_logits(), "logits within limits");
     in_flight_.push_back(std::move(batch));
   }
 
@@ -89,11 +90,25 @@ class FakeEngine final : public Engine {
     StepResult result{.step = batch.step};
     for (const SamplingRow& sampling : batch.sampling) {
       const size_t row = static_cast<size_t>(sampling.row);
+      if (sampling.known.has_value()) {
+        result.tokens.push_back(Score(batch, sampling));
+        continue;
+      }
       Slot& slot = slots_[static_cast<size_t>(batch.slots[row])];
       slot.last_sampled = Draw(digests[row], slot.sampling, sampling.position, limits_.vocab_size);
       result.tokens.push_back({.token = slot.last_sampled, .logprob = -1.0f});
     }
     return result;
+  }
+
+  // A prompt's score here is the position, so that tests see whether each came once and in order.
+  static SampledToken Score(const Batch& batch, const SamplingRow& sampling) {
+    const size_t row = static_cast<size_t>(sampling.row);
+    const auto begin = static_cast<size_t>(batch.row_begin[row]);
+    const auto end = static_cast<size_t>(batch.row_begin[row + 1]);
+    CHECK(sampling.position > batch.positions[begin] && sampling.position <= batch.positions[end - 1] + 1,
+          "the token before the one that is scored is in the row");
+    return {.token = *sampling.known, .logprob = static_cast<float>(-sampling.position), .in_prompt = true};
   }
 
   Place& PlaceOf(const Batch& batch, size_t row, int64_t position) {

@@ -15,7 +15,11 @@ class RecordingSink final : public TokenSink {
  public:
   void Push(const SampledToken& token) override {
     CHECK(!finish.has_value(), "nothing comes after the end");
-    tokens.push_back(token.token);
+    if (token.in_prompt) {
+      scores.push_back(token);
+    } else {
+      tokens.push_back(token.token);
+    }
   }
   void Finish(const FinishEvent& event) override {
     CHECK(!finish.has_value(), "exactly one end");
@@ -25,6 +29,7 @@ class RecordingSink final : public TokenSink {
   bool Cancelled() const override { return cancelled; }
 
   std::vector<int32_t> tokens;
+  std::vector<SampledToken> scores;  // of the prompt
   std::optional<FinishEvent> finish;
   absl::Notification finished;  // for tests with threads: after it, the rest may be read
   std::atomic<bool> cancelled = false;

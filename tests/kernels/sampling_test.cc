@@ -64,6 +64,18 @@ std::vector<double> ReferenceProbabilities(const std::vector<float>& logits, con
   return weight;
 }
 
+TEST_P(SamplingTest, ScoresAKnownTokenAndDrawsNothing) {
+  SampleArgs args;
+  args.num_logprobs = 2;
+  args.known = 2;
+  const SampleResult result = SampleOne({1, 3, 2, -kInf}, args);
+  const double log_sum = std::log(std::exp(1.0) + std::exp(3.0) + std::exp(2.0));
+  EXPECT_EQ(result.token, 2);
+  EXPECT_NEAR(result.logprob, 2 - log_sum, 1e-6);
+  ASSERT_EQ(result.top_logprobs.size(), 2u);
+  EXPECT_EQ(result.top_logprobs[0].token, 1);
+}
+
 TEST_P(SamplingTest, GreedyTakesTheLowestIdOfTheBest) {
   EXPECT_EQ(SampleOne({1, 3, 3, 2}, Greedy()).token, 1);
   EXPECT_EQ(SampleOne({-kInf, -5, -kInf}, Greedy()).token, 1);

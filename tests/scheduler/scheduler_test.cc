@@ -30,13 +30,16 @@ std::vector<int32_t> Prompt(int length, int seed) {
 struct Bench {
   explicit Bench(const EngineLimits& limits) : engine(limits), scheduler(limits, clock) {}
 
-  std::shared_ptr<RecordingSink> Add(std::vector<int32_t> prompt, int max_tokens, std::vector<int32_t> stops = {}) {
+  std::shared_ptr<RecordingSink> Add(std::vector<int32_t> prompt, int max_tokens, std::vector<int32_t> stops = {},
+                                     bool score_prompt = false) {
     auto sink = std::make_shared<RecordingSink>();
     auto request = std::make_unique<Request>();
     request->id = next_id++;
     request->arrival = clock.Now();
     request->prompt = std::move(prompt);
     request->sampling.seed = static_cast<uint64_t>(request->id);
+    request->sampling.score_prompt = score_prompt;
+    request->sampling.num_logprobs = score_prompt ? 0 : -1;
     request->stop = {max_tokens, std::move(stops)};
     request->sink = sink;
     scheduler.Add(std::move(request));
@@ -165,6 +168,41 @@ TEST(SchedulerTest, AbortEndsEverySequenceOnce) {
   EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 8);
 }
 
+// Each token of the prompt but the first, once and in order, before anything is drawn.
+void ExpectScores(const RecordingSink& sink, const std::vector<int32_t>& prompt) {
+  ASSERT_EQ(sink.scores.size() + 1, prompt.size());
+  for (size_t i = 0; i < sink.scores.size(); ++i) {
+    EXPECT_EQ(sink.scores[i].token, prompt[i + 1]) << i;
+    EXPECT_EQ(sink.scores[i].logprob, -static_cast<float>(i + 1)) << i;
+  }
+}
+
+TEST(SchedulerTest, ScoresAPromptWithinTheBoundOfAStep) {
+  for (const int max_scores : {1, 3, 64}) {
+    EngineLimits limits = Limits(32, 4, 2, 16);
+    limits.max_num_scores = max_scores;
+    Bench bench(limits);
+    const auto other = bench.Add(Prompt(9, 1), 12);
+    const auto sink = bench.Add(Prompt(33, 2), 4, {}, true);
+    bench.RunUntilIdle();
+    ExpectScores(*sink, Prompt(33, 2));
+    EXPECT_EQ(sink->tokens, Expected(Prompt(33, 2), 1, 4)) << max_scores;
+    EXPECT_EQ(other->tokens, Expected(Prompt(9, 1), 0, 12)) << max_scores;
+    EXPECT_TRUE(other->scores.empty());
+  }
+}
+
+TEST(SchedulerTest, APreemptedPromptIsScoredOnce) {
+  EngineLimits limits = Limits(8, 4, 3, 64);
+  limits.max_num_scores = 2;
+  Bench bench(limits);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 3; ++i) sinks.push_back(bench.Add(Prompt(8, i), 20, {}, true));
+  bench.RunUntilIdle();
+  EXPECT_GT(bench.scheduler.stats().num_preemptions, 0);
+  for (int i = 0; i < 3; ++i) ExpectScores(*sinks[static_cast<size_t>(i)], Prompt(8, i));
+}
+
 TEST(SchedulerTest, RefusesWhatCanNeverFit) {
   const EngineLimits limits = {.max_model_len = 100, .num_blocks = 4, .block_size = 16};
   EXPECT_TRUE(CheckFits(32, 32, limits).ok());
@@ -198,7 +236,7 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
     for (int i = uniform(0, 3); i > 0 && bench.scheduler.WantsMore(); --i) {
       Case c{Prompt(uniform(1, 40), uniform(0, 1000)), uniform(1, 30), {}, nullptr};
       for (int stop = 0; stop < 20; ++stop) c.stops.push_back(uniform(0, kVocab - 1));
-      c.sink = bench.Add(c.prompt, c.max_tokens, c.stops);
+      c.sink = bench.Add(c.prompt, c.max_tokens, c.stops, uniform(0, 4) == 0);
       cases.push_back(std::move(c));
     }
     if (!cases.empty() && uniform(0, 9) == 0) {
@@ -223,6 +261,9 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
     }
     expected.pop_back();
     ASSERT_EQ(sink.tokens, expected) << i;
+    if (!sink.scores.empty() && !sink.tokens.empty()) {
+      ASSERT_NO_FATAL_FAILURE(ExpectScores(sink, cases[i].prompt));
+    }
     for (const int32_t token : expected) ASSERT_THAT(cases[i].stops, testing::Not(testing::Contains(token)));
   }
 }

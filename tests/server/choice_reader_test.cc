@@ -106,6 +106,18 @@ TEST_F(ChoiceReaderTest, NeverShowsPartOfAStopStringOrOfACharacter) {
   EXPECT_EQ(text, "The weft crosses the ");
 }
 
+TEST_F(ChoiceReaderTest, StopStringsWaitForMinTokens) {
+  const Result all = Read({.wants_logprobs = true, .stop = {"e"}}, 1, kLength);
+  EXPECT_EQ(all.text, "Th");
+  const size_t minimum = 3;
+  const Result kept = Read({.wants_logprobs = true, .min_tokens = minimum, .stop = {"e"}}, 1, kLength);
+  const std::string first = tokenizer_->Decode(absl::MakeConstSpan(ids_).first(minimum), true);
+  ASSERT_NE(first.find('e'), std::string::npos);
+  EXPECT_EQ(kept.text.substr(0, first.size()), first);
+  EXPECT_EQ(kept.text.find('e', first.size()), std::string::npos);
+  EXPECT_TRUE(kept.stopped_by_text);
+}
+
 TEST_F(ChoiceReaderTest, TheEndReleasesWhatWasHeldBack) {
   const Result result = Read({.stop = {"end.?"}}, 1, kLength);
   EXPECT_EQ(result.text, kText);

@@ -87,8 +87,9 @@ TEST(OpenAiAnswerTest, WholeAnswersHaveEveryChoiceAndTheUsage) {
 // "é" in two tokens, then "x".
 std::vector<GeneratedToken> Tokens() {
   const float infinity = std::numeric_limits<float>::infinity();
-  return {
-      {{1, "\xC3", -0.5f}, {{1, "\xC3", -0.5f}, {2, "y", -infinity}}}, {{3, "\xA9", -1.0f}, {}}, {{4, "x", -2.0f}, {}}};
+  return {{{1, "\xC3", -0.5f}, {{1, "\xC3", -0.5f}, {2, "y", -infinity}}, 0},
+          {{3, "\xA9", -1.0f}, {}, 1},
+          {{4, "x", -2.0f}, {}, 1}};
 }
 
 TEST(OpenAiAnswerTest, ChatLogprobsHaveBytesAndFiniteNumbers) {
@@ -106,9 +107,20 @@ TEST(OpenAiAnswerTest, CompletionLogprobsCountCharactersAcrossChunks) {
   OpenAiAnswer answer(Options(OpenAiApi::kCompletion, true), 2);
   const std::vector<GeneratedToken> tokens = Tokens();
   EXPECT_EQ(Parse(answer.Content(1, "é", {tokens[0], tokens[1]}))["choices"][0]["logprobs"]["text_offset"],
-            Json({0, 1}));
+            Json({0, 0}));
   ExpectJson(Parse(answer.Content(1, "x", {tokens[2]}))["choices"][0]["logprobs"],
              R"({"tokens":["x"],"token_logprobs":[-2.0],"top_logprobs":[{}],"text_offset":[1]})");
+}
+
+TEST(OpenAiAnswerTest, AnEchoedPromptBeginsWithATokenWithoutLogprob) {
+  OpenAiAnswer answer(Options(OpenAiApi::kCompletion, true), 1);
+  const std::vector<GeneratedToken> tokens = {
+      {.token = {0, "<s>", 0}, .top_logprobs = {}, .num_chars = 0, .has_logprob = false},
+      {.token = {4, "x", -2.0f}, .top_logprobs = {{4, "x", -2.0f}}, .num_chars = 1},
+      {.token = {5, "y", -1.0f}, .top_logprobs = {}, .num_chars = 1}};
+  ExpectJson(Parse(answer.Content(0, "xy", tokens))["choices"][0]["logprobs"],
+             R"({"tokens":["<s>","x","y"],"token_logprobs":[null,-2.0,-1.0],"top_logprobs":[null,{"x":-2.0},{}],
+                 "text_offset":[0,0,1]})");
 }
 
 TEST(ErrorJsonTest, HasStableWordsAndTellsNothingInternal) {
