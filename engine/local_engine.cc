@@ -3,9 +3,15 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/batch.h"
+#include "engine/channel.h"
+#include "engine/weights.h"
+#include "engine/worker.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
@@ -29,8 +35,12 @@ absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEng
         "kv-cache-memory: ", options.kv_cache_bytes, " bytes are ", num_blocks, " blocks of ", block_bytes,
         " bytes, fewer than the ", needed, " that one sequence of max-model-len ", options.max_model_len, " needs"));
   }
-  return EngineLimits{options.max_model_len, static_cast<int>(num_blocks),   options.block_size,
-                      options.max_num_seqs,  options.max_num_batched_tokens, config.vocab_size};
+  return EngineLimits{.max_model_len = options.max_model_len,
+                      .num_blocks = static_cast<int>(num_blocks),
+                      .block_size = options.block_size,
+                      .max_num_seqs = options.max_num_seqs,
+                      .max_num_batched_tokens = options.max_num_batched_tokens,
+                      .vocab_size = config.vocab_size};
 }
 
 class LocalEngine final : public Engine {

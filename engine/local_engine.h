@@ -4,16 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "absl/status/statusor.h"
-#include "engine/batch.h"
-#include "engine/channel.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
-#include "engine/weights.h"
-#include "engine/worker.h"
-#include "kernels/backend.h"
+#include "engine/weight_options.h"
 #include "kernels/device.h"
 
 namespace weft {

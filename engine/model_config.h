@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/tensor.h"
+#include "kernels/dtype.h"
 
 namespace weft {
 

@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/model_file.h"
-#include "kernels/tensor.h"
+#include "kernels/dtype.h"
 
 namespace weft {
 

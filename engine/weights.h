@@ -1,13 +1,13 @@
 // The weights of one rank: read from safetensors (or made up), sliced, stored as the backend wants them.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/model_config.h"
+#include "engine/weight_options.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
 
@@ -29,16 +29,6 @@ struct ModelWeights {
   Buffer final_norm;           // float [hidden]
   std::optional<Weight> head;  // [vocab, hidden]; none: the embedding is tied
   const Weight& output_head() const { return head.has_value() ? *head : embedding; }
-};
-
-enum class LoadFormat { kSafetensors, kDummy };
-
-struct WeightOptions {
-  LoadFormat format = LoadFormat::kSafetensors;
-  // How linears are stored; none: as the checkpoint has them. With kI8 the embedding, and with it a tied head, stays as
-  // the checkpoint has it: a lookup gains no speed, and the head decides every token.
-  std::optional<DType> dtype;
-  uint64_t dummy_seed = 0;
 };
 
 // Loads every tensor that `config` implies, and refuses a directory with one missing, left over, of another shape, or

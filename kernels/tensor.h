@@ -9,22 +9,9 @@
 #include <functional>
 #include <utility>
 
+#include "kernels/dtype.h"
+
 namespace weft {
-
-enum class DType : uint8_t { kF32, kBF16, kF16, kI8 };
-
-constexpr size_t DTypeBytes(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return 4;
-    case DType::kBF16:
-    case DType::kF16:
-      return 2;
-    case DType::kI8:
-      return 1;
-  }
-  return 0;
-}
 
 // Device memory with one owner; freed on destruction.
 class Buffer {

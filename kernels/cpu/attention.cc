@@ -9,7 +9,8 @@
 namespace weft::cpu {
 namespace {
 
-constexpr int kQueriesPerTask = 32;  // keys and values are read once for all of them
+constexpr int kQueriesPerTask = 32;                       // keys and values are read once for all of them
+constexpr int64_t kMaxPartialFloats = int64_t{64} << 20;  // of all cut chunks; a chunk beyond it stays whole
 
 constexpr int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -23,7 +24,7 @@ struct Chunk {
   int64_t split_end;
   int64_t splits_per_task;
   int64_t first_task;
-  int64_t first_partial;  // where the sums of its splits lie when it is cut, in splits of a key-value head; else -1
+  int64_t partials;  // where the sums of its splits lie when it is cut, in floats
 
   int64_t num_splits() const { return split_end - split_begin; }
   int64_t tasks_per_head() const { return (num_splits() + splits_per_task - 1) / splits_per_task; }
@@ -52,10 +53,8 @@ class AttentionOp {
     MakeChunks();
     LayOutTasks();
     const int64_t thread_floats = ThreadFloats();
-    const int64_t sums_floats = SumsFloats(max_queries_);
     scratch_ = static_cast<float*>(context_.scratch.Get(
-        static_cast<size_t>(context_.pool.num_threads() * thread_floats + num_partials_ * sums_floats) *
-        sizeof(float)));
+        static_cast<size_t>(context_.pool.num_threads() * thread_floats + partial_floats_) * sizeof(float)));
     partials_ = scratch_ + context_.pool.num_threads() * thread_floats;
     context_.pool.ParallelFor(num_tasks_,
                               [&](int64_t task, int thread) { RunTask(task, scratch_ + thread * thread_floats); });
@@ -82,24 +81,28 @@ class AttentionOp {
     }
   }
 
+  int NumQueries(const Chunk& chunk) const { return (chunk.token_end - chunk.token_begin) * group_; }
+
   int64_t Cost(const Chunk& chunk) const {
     // Reading a split's keys and values costs about as much as four queries' arithmetic.
-    const int64_t queries = static_cast<int64_t>(chunk.token_end - chunk.token_begin) * group_;
-    return chunk.num_splits() * (queries + 4) * args_.heads.num_kv_heads;
+    return chunk.num_splits() * (NumQueries(chunk) + 4) * args_.heads.num_kv_heads;
   }
 
-  // A task should be at most a quarter of a thread's share, so a chunk that is more is cut into runs of splits.
+  // A task should be at most a quarter of a thread's share, so a chunk that is more is cut into runs of splits, while
+  // there is memory for the sums. The result is the same, cut or whole.
   void LayOutTasks() {
     const int threads = context_.pool.num_threads();
     const int64_t largest = total_cost_ / (threads * 4) + 1;
     for (Chunk& chunk : chunks_) {
       const int64_t head_cost = Cost(chunk) / args_.heads.num_kv_heads;
-      const int64_t pieces = threads == 1 ? 1 : std::min(chunk.num_splits(), head_cost / largest + 1);
+      const int64_t floats = chunk.num_splits() * args_.heads.num_kv_heads * SumsFloats(NumQueries(chunk));
+      const bool whole = threads == 1 || partial_floats_ + floats > kMaxPartialFloats;
+      const int64_t pieces = whole ? 1 : std::min(chunk.num_splits(), head_cost / largest + 1);
       chunk.splits_per_task = (chunk.num_splits() + pieces - 1) / pieces;
       chunk.first_task = num_tasks_;
       num_tasks_ += chunk.tasks_per_head() * args_.heads.num_kv_heads;
-      chunk.first_partial = chunk.is_cut() ? num_partials_ : -1;
-      if (chunk.is_cut()) num_partials_ += chunk.num_splits() * args_.heads.num_kv_heads;
+      chunk.partials = partial_floats_;
+      if (chunk.is_cut()) partial_floats_ += floats;
     }
   }
 
@@ -113,8 +116,9 @@ class AttentionOp {
     return {memory, memory + queries, memory + RoundUp(2 * queries, 16)};
   }
   Sums PartialOf(const Chunk& chunk, int kv_head, int64_t split) const {
-    const int64_t index = chunk.first_partial + kv_head * chunk.num_splits() + split - chunk.split_begin;
-    return SumsAt(partials_ + index * SumsFloats(max_queries_), max_queries_);
+    const int64_t index = kv_head * chunk.num_splits() + split - chunk.split_begin;
+    const int queries = NumQueries(chunk);
+    return SumsAt(partials_ + chunk.partials + index * SumsFloats(queries), queries);
   }
 
   void RunTask(int64_t task, float* memory) const;
@@ -137,7 +141,7 @@ class AttentionOp {
   std::vector<Chunk> chunks_;
   int64_t total_cost_ = 0;
   int64_t num_tasks_ = 0;
-  int64_t num_partials_ = 0;
+  int64_t partial_floats_ = 0;
   float* scratch_ = nullptr;
   float* partials_ = nullptr;
 };
@@ -214,7 +218,7 @@ void AttentionOp::RunTask(int64_t task, float* memory) const {
   const int64_t begin = chunk.split_begin + within % chunk.tasks_per_head() * chunk.splits_per_task;
   const int64_t end = std::min(chunk.split_end, begin + chunk.splits_per_task);
 
-  const int num_queries = (chunk.token_end - chunk.token_begin) * group_;
+  const int num_queries = NumQueries(chunk);
   const Sums total = SumsAt(memory, max_queries_);
   const Sums fresh = SumsAt(memory + SumsFloats(max_queries_), max_queries_);
   float* const queries = memory + 2 * SumsFloats(max_queries_);
@@ -242,13 +246,13 @@ void AttentionOp::RunTask(int64_t task, float* memory) const {
 
 // The same merges in the same order as RunTask's, from sums that several tasks left.
 void AttentionOp::MergeCutChunks() const {
-  if (num_partials_ == 0) return;
+  if (partial_floats_ == 0) return;
   const int64_t kv_heads = args_.heads.num_kv_heads;
   context_.pool.ParallelFor(static_cast<int64_t>(chunks_.size()) * kv_heads, [&](int64_t task, int thread) {
     const Chunk& chunk = chunks_[static_cast<size_t>(task / kv_heads)];
     if (!chunk.is_cut()) return;
     const int kv_head = static_cast<int>(task % kv_heads);
-    const int num_queries = (chunk.token_end - chunk.token_begin) * group_;
+    const int num_queries = NumQueries(chunk);
     const Sums total = SumsAt(scratch_ + thread * ThreadFloats(), max_queries_);
     std::fill_n(total.sum, num_queries, 0.0f);
     for (int64_t split = chunk.split_begin; split < chunk.split_end; ++split) {

@@ -10,6 +10,7 @@
 #include "kernels/status_macros.h"
 #include "server/text/template_errors.h"
 #include "server/text/template_unicode.h"
+#include "server/text/unicode.h"
 
 namespace weft {
 namespace {
@@ -341,7 +342,7 @@ bool Unescape(absl::string_view raw, std::string& out) {
 absl::Status Lexer::LexString() {
   char quote = source_[pos_];
   size_t end = pos_ + 1;
-  while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
+  while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2u : 1u;
   if (end >= source_.size()) return Error("a string that isn't closed");
   std::string value;
   if (!Unescape(source_.substr(pos_ + 1, end - pos_ - 1), value)) return Error("a bad escape in a string");

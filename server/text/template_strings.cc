@@ -7,6 +7,7 @@
 #include "kernels/status_macros.h"
 #include "server/text/template_errors.h"
 #include "server/text/template_unicode.h"
+#include "server/text/unicode.h"
 
 namespace weft {
 namespace {

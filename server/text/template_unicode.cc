@@ -49,25 +49,6 @@ size_t CharOffset(absl::string_view text, size_t index) {
   return offset;
 }
 
-void AppendUtf8(uint32_t code_point, std::string& out) {
-  auto push = [&out](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
-  if (code_point < 0x80) {
-    push(code_point);
-  } else if (code_point < 0x800) {
-    push(0xC0 | code_point >> 6);
-    push(0x80 | (code_point & 0x3F));
-  } else if (code_point < 0x10000) {
-    push(0xE0 | code_point >> 12);
-    push(0x80 | (code_point >> 6 & 0x3F));
-    push(0x80 | (code_point & 0x3F));
-  } else {
-    push(0xF0 | code_point >> 18);
-    push(0x80 | (code_point >> 12 & 0x3F));
-    push(0x80 | (code_point >> 6 & 0x3F));
-    push(0x80 | (code_point & 0x3F));
-  }
-}
-
 bool IsSpaceChar(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;

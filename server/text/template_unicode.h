@@ -27,8 +27,6 @@ size_t CountChars(absl::string_view text);
 // The byte offset of character `index`, or text.size() when there are fewer.
 size_t CharOffset(absl::string_view text, size_t index);
 
-void AppendUtf8(uint32_t code_point, std::string& out);
-
 // White space and line ends as Python's str.strip() and str.splitlines() know them.
 bool IsSpaceChar(uint32_t code_point);
 bool IsLineEndChar(uint32_t code_point);

@@ -60,6 +60,12 @@ Tokenizer::Tokenizer(TokenizerNormalizer normalizer, Pretokenizer pretokenizer, 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& dir) {
   ASSIGN_OR_RETURN(const nlohmann::json tree,
                    ReadTokenizerJson(absl::StrCat(dir, "/tokenizer.json"), "tokenizer.json"));
+  ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, FromJson(tree));
+  RETURN_IF_ERROR(tokenizer->ReadConfig(dir));
+  return tokenizer;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(const nlohmann::json& tree) {
   const JsonNode root(tree, "");
   RETURN_IF_ERROR(CheckTruncation(root));
   ASSIGN_OR_RETURN(TokenizerNormalizer normalizer, TokenizerNormalizer::FromJson(root.Child("normalizer")));
@@ -76,7 +82,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& di
   for (const AddedToken& token : tokenizer->added_.tokens()) {
     tokenizer->spellings_[static_cast<size_t>(token.id)] = token.decoded;
   }
-  RETURN_IF_ERROR(tokenizer->ReadConfig(dir));
   tokenizer->max_token_bytes_ = tokenizer->ComputeMaxTokenBytes();
   return tokenizer;
 }

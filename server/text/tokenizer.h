@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,9 @@ class Tokenizer {
   // too_large, invalid, unsupported_component, unsupported_regex, invalid_component, invalid_normalizer, invalid_vocab,
   // invalid_token, invalid_merge, invalid_added_token, invalid_postprocessor, invalid_truncation, inconsistent.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
+
+  // From the content of a tokenizer.json, without names for bos and eos. Errors as Load's.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(const nlohmann::json& tree);
 
   // Whether the ids fit a model with this many rows of embeddings, and bos is the model's own where both name one.
   // Codes: vocab_mismatch, inconsistent.

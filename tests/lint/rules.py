@@ -41,7 +41,7 @@ MAY_INCLUDE = {
 }
 
 # What server/ takes from kernels/: names of devices and data types, nothing that holds a tensor's memory.
-SERVER_MAY_INCLUDE_OF_KERNELS = (*MACROS, "kernels/tensor.h", "kernels/device.h", "kernels/cpu/isa.h")
+SERVER_MAY_INCLUDE_OF_KERNELS = (*MACROS, "kernels/dtype.h", "kernels/device.h", "kernels/cpu/isa.h")
 
 
 class Wall(NamedTuple):
