@@ -63,6 +63,13 @@ absl::Status BadRequest(absl::string_view code, absl::string_view param, absl::s
   return ApiError(absl::StatusCode::kInvalidArgument, code, param, message);
 }
 
+absl::Status Overloaded() {
+  constexpr absl::Duration kRetry = absl::Seconds(1);  // room comes within a second or not at all
+  return WithRetryAfter(
+      ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "", "The server is full at the moment."),
+      kRetry);
+}
+
 std::string ErrorCode(const absl::Status& status) {
   std::string code = Payload(status, kCodeUrl);
   return code.empty() ? "internal_error" : code;

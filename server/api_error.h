@@ -18,6 +18,9 @@ absl::Status ApiError(absl::StatusCode status, absl::string_view code, absl::str
 // 400 InvalidArgument, the usual case.
 absl::Status BadRequest(absl::string_view code, absl::string_view param, absl::string_view message);
 
+// 429, to be tried again soon: the whole server is full.
+absl::Status Overloaded();
+
 std::string ErrorCode(const absl::Status& status);   // "internal_error" when none was set
 std::string ErrorParam(const absl::Status& status);  // "" when none was set
 

@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
+#include "server/limits.h"
 
 namespace weft {
 namespace {
@@ -21,6 +22,12 @@ absl::Status CheckSizes(const Config& config) {
     return Refuse("max-num-batched-tokens",
                   absl::StrCat(engine.max_num_batched_tokens, " tokens a step are fewer than the ", engine.max_num_seqs,
                                " of max-num-seqs, which each need one"));
+  }
+  if (config.http.max_body_bytes > kMaxRequestBytes) {
+    return Refuse("max-body-size", "is more than the 256 MiB that all requests may hold together");
+  }
+  if (config.grpc.max_message_bytes > kMaxRequestBytes) {
+    return Refuse("max-message-size", "is more than the 256 MiB that all requests may hold together");
   }
   return absl::OkStatus();
 }

@@ -10,8 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "engine/weights.h"
-#include "kernels/tensor.h"
+#include "engine/weight_options.h"
+#include "kernels/dtype.h"
 
 namespace weft {
 
@@ -44,6 +44,7 @@ struct HttpOptions {
   int max_connections = 20000;
   int64_t max_body_bytes = 8 << 20;
   int64_t max_header_bytes = 32 << 10;
+  std::vector<std::string> allowed_origins;  // of web pages; "*": any; empty: none
   absl::Duration header_timeout = absl::Seconds(10);
   absl::Duration idle_timeout = absl::Seconds(60);
   absl::Duration write_timeout = absl::Seconds(60);        // a reader that takes nothing for so long is cut off

@@ -99,6 +99,11 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef {
        return TextSetting{&c.auth.api_keys_file, "FILE"};
      }},
+    {"Security", "allowed-origins",
+     "Origins of web pages that may use the HTTP API from a browser, such as https://chat.example.com; *: any.",
+     [](Config& c) -> SettingRef {
+       return ListSetting{&c.http.allowed_origins, "ORIGIN"};
+     }},
     {"Security", "insecure", "Serve on an address that other machines reach, without keys.",
      [](Config& c) -> SettingRef { return SwitchSetting{&c.auth.insecure}; }},
     {"Security", "tls-cert", "PEM file with the certificate chain for HTTPS and gRPC; goes with tls-key.",

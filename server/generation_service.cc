@@ -11,19 +11,12 @@
 namespace weft {
 namespace {
 
-constexpr absl::Duration kDrainRetry = absl::Seconds(5);     // about what a load balancer needs to look elsewhere
-constexpr absl::Duration kOverloadRetry = absl::Seconds(1);  // the queue moves within a second or not at all
+constexpr absl::Duration kDrainRetry = absl::Seconds(5);  // about what a load balancer needs to look elsewhere
 
 absl::Status Draining() {
   return WithRetryAfter(
       ApiError(absl::StatusCode::kUnavailable, "draining", "", "the server is shutting down; try another"),
       kDrainRetry);
-}
-
-absl::Status Overloaded() {
-  return WithRetryAfter(
-      ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "", "too many requests are waiting"),
-      kOverloadRetry);
 }
 
 absl::Status TooLong(absl::string_view param, absl::string_view message) {
@@ -83,16 +76,9 @@ GenerationService::GenerationService(GenerationServiceOptions options, const Gen
 
 GenerationService::~GenerationService() = default;
 
+// In order of cost: what a bad or hopeless request costs the server grows only as it passes.
 absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(GenerateRequest request,
                                                                         std::function<void()> wake) {
-  absl::StatusOr<std::unique_ptr<Generation>> generation = Admit(std::move(request), std::move(wake));
-  if (!generation.ok()) metrics_.CountRejected(ErrorCode(generation.status()));
-  return generation;
-}
-
-// In order of cost: what a bad or hopeless request costs the server grows only as it passes.
-absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Admit(GenerateRequest request,
-                                                                     std::function<void()> wake) {
   const absl::Time arrival = clock_.Now();
   if (!accepting()) return Draining();
   if (!ServesModel(request.model)) {
@@ -105,7 +91,14 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Admit(GenerateReq
   std::unique_ptr<Generation> generation(new Generation(*this, std::move(wake)));
   ASSIGN_OR_RETURN(generation->prompt_ids_, PromptIds(request));
   ASSIGN_OR_RETURN(const int64_t max_tokens, MaxTokens(request, static_cast<int64_t>(generation->prompt_ids_.size())));
-  if (request.echo) generation->prompt_text_ = PromptText(request, generation->prompt_ids_);
+  if (request.echo) {
+    generation->prompt_text_ = PromptText(request, generation->prompt_ids_);
+    const auto num_tokens = static_cast<int64_t>(generation->prompt_ids_.size());
+    if (request.num_logprobs.has_value()) generation->num_scores_ = num_tokens * (*request.num_logprobs + 1);
+    RETURN_IF_ERROR(CheckScores(generation->num_scores_));
+    generation->prompt_shows_special_ =
+        std::holds_alternative<std::vector<int32_t>>(request.prompt) && !request.skip_special_tokens;
+  }
 
   Request prototype;
   prototype.tenant = request.tenant;
@@ -212,6 +205,7 @@ absl::Status GenerationService::Enqueue(Generation& generation, const GenerateRe
   const ChoiceOptions reader{.skip_special_tokens = request.skip_special_tokens,
                              .include_stop = request.include_stop_str_in_output,
                              .wants_logprobs = request.num_logprobs.has_value(),
+                             .min_tokens = request.min_tokens,
                              .stop = request.stop,
                              .stop_token_ids = request.stop_token_ids,
                              .continues_id = Continues(request, prototype.prompt)};

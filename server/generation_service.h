@@ -93,7 +93,6 @@ class GenerationService {
 
   bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_reserved_ == 0; }
 
-  absl::StatusOr<std::unique_ptr<Generation>> Admit(GenerateRequest request, std::function<void()> wake);
   absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
   std::vector<int32_t> EncodeText(const std::string& text, bool add_special_tokens) const;

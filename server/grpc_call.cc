@@ -1,15 +1,14 @@
 #include "server/grpc_call.h"
 
-#include <algorithm>
 #include <chrono>
 #include <optional>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
 #include "server/api_error.h"
-#include "server/limits.h"
 #include "server/random_id.h"
+#include "spdlog/spdlog.h"
 
 namespace weft {
 namespace {
@@ -26,11 +25,12 @@ std::optional<absl::string_view> ClientMetadata(const grpc::CallbackServerContex
 
 }  // namespace
 
-std::string RequestIdOf(const grpc::CallbackServerContext& context) {
-  const std::optional<absl::string_view> id = ClientMetadata(context, kRequestIdKey);
-  const bool sound = id.has_value() && !id->empty() && id->size() <= kMaxRequestIdBytes &&
-                     std::all_of(id->begin(), id->end(), absl::ascii_isgraph);
-  return sound ? std::string(*id) : RandomId("req-");
+GrpcCall BeginCall(absl::string_view method, grpc::CallbackServerContext& context) {
+  GrpcCall call{.method = method,
+                .request_id = RequestId(ClientMetadata(context, kRequestIdKey).value_or("")),
+                .begin = absl::Now()};
+  context.AddInitialMetadata(kRequestIdKey, call.request_id);
+  return call;
 }
 
 absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const KeyStore* keys) {
@@ -51,8 +51,13 @@ absl::StatusOr<GenerationService*> CheckLoaded(GenerationService* service) {
                         kLoadingRetry);
 }
 
-grpc::Status FinishStatus(const absl::Status& status, grpc::CallbackServerContext& context, Metrics& metrics) {
+grpc::Status FinishCall(const absl::Status& status, const GrpcCall& call, grpc::CallbackServerContext& context,
+                        Metrics& metrics) {
   metrics.CountGrpcResponse(static_cast<int>(status.code()));
+  spdlog::info("grpc id={} tenant={} method={} status={} prompt_tokens={} completion_tokens={} total_ms={:.1f}",
+               call.request_id, call.tenant, std::string(call.method), absl::StatusCodeToString(status.code()),
+               call.usage.prompt_tokens, call.usage.completion_tokens,
+               absl::ToDoubleMilliseconds(absl::Now() - call.begin));
   if (status.ok()) return grpc::Status::OK;
   context.AddTrailingMetadata("weft-error-code", ErrorCode(status));
   const std::string param = ErrorParam(status);

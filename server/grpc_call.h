@@ -5,15 +5,37 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "boost/asio/thread_pool.hpp"
 #include "grpcpp/grpcpp.h"
 #include "server/auth.h"
+#include "server/bounded_pool.h"
 #include "server/generation_service.h"
+#include "server/grpc_server.h"
 #include "server/metrics.h"
 
 namespace weft {
 
-// The client's id where it sent a sound one, else a new one.
-std::string RequestIdOf(const grpc::CallbackServerContext& context);
+// What all calls of one server share. All of it outlives them.
+struct GrpcParts {
+  GrpcDeps deps;
+  boost::asio::thread_pool& delivering;  // tokens into text into messages
+  BoundedPool& preparing;                // parses and tokenizes what is to be generated
+  BoundedPool& converting;               // serves the calls that generate nothing
+  absl::Duration write_timeout;          // a reader that takes no message for so long is cut off
+};
+
+// One call, for its answer's metadata and the log's line.
+struct GrpcCall {
+  absl::string_view method;  // "Generate"
+  std::string request_id;
+  std::string tenant = "default";
+  Usage usage;
+  absl::Time begin;
+};
+
+// Sends back the request's id: the client's where it is safe, else a new one.
+GrpcCall BeginCall(absl::string_view method, grpc::CallbackServerContext& context);
 
 // The tenant who calls. `keys` null: "default", whoever it is. Errors: Unauthenticated, invalid_api_key;
 // DeadlineExceeded for a call that is too late before it began.
@@ -22,8 +44,9 @@ absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context,
 // Error for null: Unavailable, not_ready.
 absl::StatusOr<GenerationService*> CheckLoaded(GenerationService* service);
 
-// The status to finish a call with. Adds code word, field and waiting time to the trailing metadata, and counts the
-// call.
-grpc::Status FinishStatus(const absl::Status& status, grpc::CallbackServerContext& context, Metrics& metrics);
+// The status to finish a call with. Adds code word, field and waiting time to the trailing metadata, counts the call,
+// and writes the log's line. No content of requests or answers goes there.
+grpc::Status FinishCall(const absl::Status& status, const GrpcCall& call, grpc::CallbackServerContext& context,
+                        Metrics& metrics);
 
 }  // namespace weft

@@ -25,6 +25,7 @@ absl::StatusOr<Json> MessageJson(const v1::ChatMessage& message, absl::string_vi
   json["role"] = message.role();
   json["content"] = message.content();
   if (!message.name().empty()) json["name"] = message.name();
+  if (!message.reasoning_content().empty()) json["reasoning_content"] = message.reasoning_content();
   if (!message.tool_call_id().empty()) json["tool_call_id"] = message.tool_call_id();
   if (!message.tool_calls_json().empty()) {
     ASSIGN_OR_RETURN(json["tool_calls"], ParseField(message.tool_calls_json(), absl::StrCat(path, ".tool_calls_json")));
@@ -97,6 +98,11 @@ absl::StatusOr<ChatPrompt> FromProto(const v1::ChatPrompt& message) {
   if (!message.tools_json().empty()) {
     ASSIGN_OR_RETURN(json["tools"], ParseField(message.tools_json(), "tools_json"));
   }
+  if (!message.tool_choice().empty()) json["tool_choice"] = message.tool_choice();
+  if (!message.chat_template_kwargs_json().empty()) {
+    ASSIGN_OR_RETURN(json["chat_template_kwargs"],
+                     ParseField(message.chat_template_kwargs_json(), "chat_template_kwargs_json"));
+  }
   if (message.has_add_generation_prompt()) json["add_generation_prompt"] = message.add_generation_prompt();
   JsonFields fields(json);
   ChatPrompt prompt = ReadChatPrompt(fields);
@@ -134,6 +140,7 @@ v1::GenerateResponse ToProto(const Delta& delta) {
   for (const GeneratedToken& token : delta.logprobs) {
     v1::GeneratedToken& out = *message.add_logprobs();
     Fill(token.token, *out.mutable_drawn());
+    if (!token.has_logprob) out.mutable_drawn()->clear_logprob();
     for (const TokenText& top : token.top_logprobs) Fill(top, *out.add_top());
   }
   if (delta.finish.has_value()) Fill(*delta.finish, *message.mutable_finish());

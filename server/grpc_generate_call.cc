@@ -10,18 +10,37 @@
 #include "server/grpc_convert.h"
 
 namespace weft {
+namespace {
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcGenerateCall::Start(const Deps& deps,
+// What gRPC made of the request's bytes would otherwise stay as long as the call. It is this call's alone, made by gRPC
+// as an object that isn't const, and gRPC does not look at it again.
+v1::GenerateRequest TakeMessage(const v1::GenerateRequest& message) {
+  v1::GenerateRequest taken;
+  taken.Swap(&const_cast<v1::GenerateRequest&>(message));
+  return taken;
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcGenerateCall::Start(const GrpcParts& parts,
+                                                                        GenerationService* service,
                                                                         grpc::CallbackServerContext* context,
                                                                         const v1::GenerateRequest* message) {
-  std::shared_ptr<GrpcGenerateCall> call(new GrpcGenerateCall(deps, context));
+  std::shared_ptr<GrpcGenerateCall> call(new GrpcGenerateCall(parts, service, context));
   call->self_ = call;
   call->Post([message](GrpcGenerateCall& self) { self.Begin(*message); });
   return call.get();
 }
 
-GrpcGenerateCall::GrpcGenerateCall(const Deps& deps, grpc::CallbackServerContext* context)
-    : deps_(deps), context_(context), strand_(boost::asio::make_strand(*deps.threads)), write_timer_(strand_) {}
+GrpcGenerateCall::GrpcGenerateCall(const GrpcParts& parts, GenerationService* service,
+                                   grpc::CallbackServerContext* context)
+    : parts_(parts),
+      service_(service),
+      context_(context),
+      strand_(boost::asio::make_strand(parts.delivering)),
+      hold_(parts.deps.request_bytes),
+      call_(BeginCall("Generate", *context)),
+      write_timer_(strand_) {}
 
 // Handlers run on the server's threads, which an exception (out of memory, say) must not end.
 template <typename Handler>
@@ -39,30 +58,62 @@ void GrpcGenerateCall::Post(Handler handler) {
 }
 
 void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
-  if (absl::Status status = Admit(message); !status.ok()) return End(status);
-  Pump();  // what came before generation_ was set
+  if (has_ended_) return;  // cancelled before it began
+  if (absl::Status status = Identify(); !status.ok()) return Refuse(status);
+  if (!hold_.Grow(static_cast<int64_t>(message.ByteSizeLong()))) return Refuse(Overloaded());
+  StartPreparing(message);
 }
 
-absl::Status GrpcGenerateCall::Admit(const v1::GenerateRequest& message) {
-  const std::string request_id = RequestIdOf(*context_);
-  context_->AddInitialMetadata("x-request-id", request_id);
-  ASSIGN_OR_RETURN(std::string tenant, TenantOf(*context_, deps_.keys));
-  ASSIGN_OR_RETURN(GenerationService * service, CheckLoaded(deps_.service));
+absl::Status GrpcGenerateCall::Identify() {
+  ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.keys));
+  return CheckLoaded(service_).status();
+}
+
+void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
+  is_preparing_ = parts_.preparing.TryPost([call = shared_from_this(), &message]() mutable {
+    absl::StatusOr<std::unique_ptr<Generation>> generation = absl::InternalError("a handler threw");
+    try {
+      generation = call->Prepare(TakeMessage(message));
+    } catch (const std::exception&) {  // out of memory, say; the server lives
+    }
+    boost::asio::post(call->strand_, [call, generation = std::move(generation)]() mutable {
+      call->Guard([&generation](GrpcGenerateCall& self) { self.OnPrepared(std::move(generation)); });
+    });
+  });
+  if (!is_preparing_) Refuse(Overloaded());
+}
+
+absl::StatusOr<std::unique_ptr<Generation>> GrpcGenerateCall::Prepare(v1::GenerateRequest message) {
+  if (is_cancelled_) return absl::CancelledError("the call was cancelled while it waited");
   ASSIGN_OR_RETURN(GenerateRequest request, FromProto(message));
-  request.request_id = request_id;
-  request.tenant = std::move(tenant);
+  message = v1::GenerateRequest();
+  request.request_id = call_.request_id;
+  request.tenant = call_.tenant;
   const auto wake = [weak = weak_from_this(), strand = strand_] {
     boost::asio::post(strand, [weak] {
       const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
       if (call != nullptr) call->Guard([](GrpcGenerateCall& self) { self.Pump(); });
     });
   };
-  ASSIGN_OR_RETURN(generation_, service->Generate(std::move(request), wake));
-  return absl::OkStatus();
+  return service_->Generate(std::move(request), wake);
+}
+
+void GrpcGenerateCall::OnPrepared(absl::StatusOr<std::unique_ptr<Generation>> generation) {
+  is_preparing_ = false;
+  hold_.Release();
+  if (end_.has_value()) return End(*end_);  // cancelled meanwhile
+  if (!generation.ok()) return Refuse(generation.status());
+  generation_ = *std::move(generation);
+  Pump();  // what came before generation_ was set
+}
+
+void GrpcGenerateCall::Refuse(const absl::Status& status) {
+  parts_.deps.metrics.CountRejected(ErrorCode(status));
+  End(status);
 }
 
 void GrpcGenerateCall::Pump() {
-  if (has_ended_ || is_writing_) return;
+  if (has_ended_ || is_preparing_ || is_writing_) return;
   if (ready_.empty() && generation_ != nullptr && !end_.has_value()) Take();
   if (!ready_.empty()) return WriteNext();
   if (end_.has_value()) End(*end_);
@@ -70,8 +121,9 @@ void GrpcGenerateCall::Pump() {
 
 void GrpcGenerateCall::Take() {
   for (const Delta& delta : generation_->Take()) {
-    if (delta.finish.has_value() && delta.finish->kind == StopKind::kError) {
-      end_ = delta.finish->status;
+    const absl::Status error = delta.finish.has_value() ? FinishError(*delta.finish) : absl::OkStatus();
+    if (!error.ok()) {
+      end_ = error;
       return;
     }
     ready_.push_back(ToProto(delta));
@@ -85,15 +137,17 @@ void GrpcGenerateCall::WriteNext() {
   writing_ = std::move(ready_.front());
   ready_.pop_front();
   is_writing_ = true;
+  ++num_writes_;
   WatchWrite();
   StartWrite(&writing_);
 }
 
 void GrpcGenerateCall::WatchWrite() {
-  write_timer_.expires_after(absl::ToChronoNanoseconds(deps_.write_timeout));
-  write_timer_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+  write_timer_.expires_after(absl::ToChronoNanoseconds(parts_.write_timeout));
+  write_timer_.async_wait([weak = weak_from_this(), write = num_writes_](const boost::system::error_code& error) {
     const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
-    if (error || call == nullptr || call->has_ended_ || !call->is_writing_) return;
+    if (error || call == nullptr || call->has_ended_) return;
+    if (!call->is_writing_ || call->num_writes_ != write) return;  // done while this handler waited its turn
     call->context_->TryCancel();  // the message under way would keep a status from being sent
     call->End(ApiError(absl::StatusCode::kCancelled, "client_too_slow", "", "the client took too long to read"));
   });
@@ -110,6 +164,7 @@ void GrpcGenerateCall::OnWriteDone(bool ok) {
 
 // gRPC cancels a call for its client's sake, and when its deadline passes.
 void GrpcGenerateCall::OnCancel() {
+  is_cancelled_ = true;
   Post([](GrpcGenerateCall& self) {
     if (self.has_ended_) return;  // and the context may be gone
     const bool late = self.context_->deadline() <= std::chrono::system_clock::now();
@@ -119,11 +174,16 @@ void GrpcGenerateCall::OnCancel() {
 }
 
 void GrpcGenerateCall::End(const absl::Status& status) {
+  if (is_preparing_) {
+    end_ = status;
+    return;
+  }
   if (std::exchange(has_ended_, true)) return;
   write_timer_.cancel();
+  if (generation_ != nullptr) call_.usage = generation_->usage();
   generation_.reset();  // cancels what still runs
   ready_.clear();
-  Finish(FinishStatus(status, *context_, *deps_.metrics));
+  Finish(FinishCall(status, call_, *context_, parts_.deps.metrics));
 }
 
 void GrpcGenerateCall::OnDone() {

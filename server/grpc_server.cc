@@ -5,7 +5,6 @@
 #include <sstream>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "boost/asio/thread_pool.hpp"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -13,7 +12,10 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "kernels/status_macros.h"
+#include "server/bounded_pool.h"
 #include "server/grpc_service.h"
+#include "server/host_port.h"
+#include "server/limits.h"
 
 namespace weft {
 namespace {
@@ -26,7 +28,7 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kLeastPingIntervalMs = 10'000;  // clients that ping more often are cut off
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr size_t kMaxTransportBytes = size_t{256} << 20;  // of all connections' buffers
-constexpr int kThreads = 2;  // detokenizing is cheap; the second is there while the first tokenizes a long prompt
+constexpr int kDeliveringThreads = 1;                     // detokenizing is cheap
 
 absl::StatusOr<std::string> ReadPem(const std::string& path, absl::string_view setting) {
   std::ifstream file(path);
@@ -43,11 +45,6 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const HttpO
   ASSIGN_OR_RETURN(std::string key, ReadPem(options.tls_key_file, "tls-key"));
   tls.pem_key_cert_pairs.push_back({std::move(key), std::move(certificate)});
   return grpc::SslServerCredentials(tls);
-}
-
-std::string Address(const std::string& host, int port) {
-  const bool is_ipv6 = absl::StrContains(host, ":");
-  return is_ipv6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
 }
 
 void SetLimits(const GrpcOptions& options, grpc::ServerBuilder& builder) {
@@ -67,7 +64,7 @@ void SetLimits(const GrpcOptions& options, grpc::ServerBuilder& builder) {
 class GrpcServer::Impl {
  public:
   Impl(const Config& config, const GrpcDeps& deps)
-      : threads_(kThreads), service_(deps.keys, *deps.metrics, threads_, config.http.write_timeout) {}
+      : service_({deps, delivering_, preparing_, converting_, config.http.write_timeout}) {}
   ~Impl() { Stop(absl::ZeroDuration()); }
 
   absl::Status Start(const Config& config) {
@@ -77,12 +74,12 @@ class GrpcServer::Impl {
     ASSIGN_OR_RETURN(const auto credentials, Credentials(config.http));
     grpc::ServerBuilder builder;
     SetLimits(config.grpc, builder);
-    builder.AddListeningPort(Address(config.http.host, config.grpc.port), credentials, &port_);
+    builder.AddListeningPort(HostPort(config.http.host, config.grpc.port), credentials, &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::InvalidArgumentError(
-          absl::StrCat("grpc-port: can't listen on ", Address(config.http.host, config.grpc.port)));
+          absl::StrCat("grpc-port: can't listen on ", HostPort(config.http.host, config.grpc.port)));
     }
     SetHealth(false);
     return absl::OkStatus();
@@ -105,12 +102,16 @@ class GrpcServer::Impl {
     if (server_ == nullptr) return;
     server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(grace));
     server_->Wait();
-    threads_.join();
+    preparing_.Join();
+    converting_.Join();
+    delivering_.join();
     server_.reset();
   }
 
  private:
-  boost::asio::thread_pool threads_;
+  boost::asio::thread_pool delivering_{kDeliveringThreads};
+  BoundedPool preparing_{kPreparingThreads, kMaxPreparing};
+  BoundedPool converting_{kConvertingThreads, kMaxPreparing};
   GrpcService service_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;

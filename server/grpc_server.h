@@ -9,13 +9,16 @@
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/generation_service.h"
+#include "server/memory_budget.h"
 #include "server/metrics.h"
 
 namespace weft {
 
+// What the server asks of the rest of the process. All of it outlives the server.
 struct GrpcDeps {
+  Metrics& metrics;
+  MemoryBudget& request_bytes;
   const KeyStore* keys = nullptr;  // null: no key is asked for
-  Metrics* metrics = nullptr;      // required
 };
 
 // Owns its listener, its threads and its calls. Thread-safe.
@@ -25,7 +28,7 @@ struct GrpcDeps {
 class GrpcServer {
  public:
   // Listens on http.host, with http's certificate if it has one. Errors: InvalidArgument for an address or certificate
-  // that can't be used, or a port that is taken. What `deps` names must outlive the server.
+  // that can't be used, or a port that is taken.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const Config& config, const GrpcDeps& deps);
   ~GrpcServer();  // Stop(zero)
 

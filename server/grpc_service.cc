@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "boost/asio/post.hpp"
 #include "kernels/status_macros.h"
 #include "server/api_error.h"
 #include "server/grpc_call.h"
@@ -39,47 +38,63 @@ absl::Status DetokenizeFor(const GenerationService& service, const v1::Detokeniz
 
 }  // namespace
 
-// Does `work(service)` on the server's threads once the caller has shown a key.
+// Does `work(service)` on a thread of the server once the caller has shown a key.
 template <typename Work>
-grpc::ServerUnaryReactor* GrpcService::Run(grpc::CallbackServerContext* context, Work work) {
+grpc::ServerUnaryReactor* GrpcService::Run(const UnaryCall& unary, Work work) {
+  grpc::CallbackServerContext* const context = unary.context;
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  boost::asio::post(threads_, [this, context, reactor, work = std::move(work)] {
-    const auto answer = [&]() -> absl::Status {
-      context->AddInitialMetadata("x-request-id", RequestIdOf(*context));
-      RETURN_IF_ERROR(TenantOf(*context, keys_).status());
-      ASSIGN_OR_RETURN(const GenerationService* const service, CheckLoaded(service_.load()));
-      return work(*service);
-    };
-    absl::Status status;
+  GrpcCall call = BeginCall(unary.method, *context);
+  MemoryBudget::Hold hold(parts_.deps.request_bytes);
+  const auto admit = [&]() -> absl::StatusOr<GenerationService*> {
+    ASSIGN_OR_RETURN(call.tenant, TenantOf(*context, parts_.deps.keys));
+    if (!hold.Grow(static_cast<int64_t>(unary.message_bytes))) return Overloaded();
+    return CheckLoaded(service_.load());
+  };
+  const absl::StatusOr<GenerationService*> service = admit();
+  const auto finish = [this, context, reactor, call](const absl::Status& status) {
+    reactor->Finish(FinishCall(status, call, *context, parts_.deps.metrics));
+  };
+  const auto refuse = [this, &finish](const absl::Status& status) {
+    parts_.deps.metrics.CountRejected(ErrorCode(status));
+    finish(status);
+  };
+  if (!service.ok()) {
+    refuse(service.status());
+    return reactor;
+  }
+  const bool posted = parts_.converting.TryPost([service = *service, work, finish, hold = std::move(hold)] {
+    absl::Status status = absl::InternalError("a handler threw");
     try {
-      status = answer();
+      status = work(*service);
     } catch (const std::exception&) {  // out of memory, say; the server lives
-      status = absl::InternalError("a handler threw");
     }
-    reactor->Finish(FinishStatus(status, *context, metrics_));
+    finish(status);
   });
+  if (!posted) refuse(Overloaded());
   return reactor;
 }
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GrpcService::Generate(grpc::CallbackServerContext* context,
                                                                       const v1::GenerateRequest* request) {
-  return GrpcGenerateCall::Start({service_.load(), keys_, &metrics_, &threads_, write_timeout_}, context, request);
+  return GrpcGenerateCall::Start(parts_, service_.load(), context, request);
 }
 
 grpc::ServerUnaryReactor* GrpcService::Tokenize(grpc::CallbackServerContext* context,
                                                 const v1::TokenizeRequest* request, v1::TokenizeResponse* response) {
-  return Run(context, [=](const GenerationService& service) { return TokenizeFor(service, *request, *response); });
+  return Run({"Tokenize", context, request->ByteSizeLong()},
+             [=](const GenerationService& service) { return TokenizeFor(service, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* GrpcService::Detokenize(grpc::CallbackServerContext* context,
                                                   const v1::DetokenizeRequest* request,
                                                   v1::DetokenizeResponse* response) {
-  return Run(context, [=](const GenerationService& service) { return DetokenizeFor(service, *request, *response); });
+  return Run({"Detokenize", context, request->ByteSizeLong()},
+             [=](const GenerationService& service) { return DetokenizeFor(service, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* GrpcService::GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest*,
                                                 v1::GetModelResponse* response) {
-  return Run(context, [=](const GenerationService& service) {
+  return Run({"GetModel", context, 0}, [=](const GenerationService& service) {
     *response = ToProto(service.model());
     return absl::OkStatus();
   });

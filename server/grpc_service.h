@@ -3,22 +3,17 @@
 
 #include <atomic>
 
-#include "absl/time/time.h"
-#include "boost/asio/thread_pool.hpp"
 #include "grpcpp/grpcpp.h"
-#include "server/auth.h"
 #include "server/generation_service.h"
-#include "server/metrics.h"
+#include "server/grpc_call.h"
 #include "weft/v1/inference.grpc.pb.h"
 
 namespace weft {
 
-// Owned by the GrpcServer. Called by gRPC's threads, which it leaves at once: all work is done on `threads`.
+// Owned by the GrpcServer. Called by gRPC's threads, which it leaves at once for those of `parts`.
 class GrpcService final : public v1::Inference::CallbackService {
  public:
-  // All outlive the service. `keys` null: no key is asked for.
-  GrpcService(const KeyStore* keys, Metrics& metrics, boost::asio::thread_pool& threads, absl::Duration write_timeout)
-      : keys_(keys), metrics_(metrics), threads_(threads), write_timeout_(write_timeout) {}
+  explicit GrpcService(const GrpcParts& parts) : parts_(parts) {}
 
   // Null while the model is loaded.
   void Attach(GenerationService* service) { service_.store(service); }
@@ -33,13 +28,16 @@ class GrpcService final : public v1::Inference::CallbackService {
                                      v1::GetModelResponse* response) override;
 
  private:
-  template <typename Work>
-  grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, Work work);
+  struct UnaryCall {
+    absl::string_view method;
+    grpc::CallbackServerContext* context;
+    size_t message_bytes;
+  };
 
-  const KeyStore* const keys_;
-  Metrics& metrics_;
-  boost::asio::thread_pool& threads_;
-  const absl::Duration write_timeout_;
+  template <typename Work>
+  grpc::ServerUnaryReactor* Run(const UnaryCall& unary, Work work);
+
+  const GrpcParts parts_;
   std::atomic<GenerationService*> service_{nullptr};
 };
 

@@ -12,8 +12,9 @@
 namespace weft {
 namespace {
 
-constexpr size_t kReadBytes = 4096;                  // of an idle connection
-constexpr size_t kBulkReadBytes = 64 << 10;          // once a read came back full
+constexpr size_t kReadBytes = 4096;          // of an idle connection
+constexpr size_t kBulkReadBytes = 64 << 10;  // once a read came back full
+constexpr absl::Duration kLookInterval = absl::Milliseconds(250);
 constexpr absl::Duration kLongest = absl::Hours(1);  // of one wait; callers look and wait again
 
 }  // namespace
@@ -79,6 +80,10 @@ asio::awaitable<bool> HttpChannel::ReadBeyond(size_t bytes, absl::Time deadline)
 
 asio::awaitable<void> HttpChannel::WaitForNews(absl::Time deadline) {
   StartRead();
+  if (!reading_ && !client_gone()) {  // so much is pipelined that no read is under way to tell that the client left
+    if (socket_.PeerLeft()) CloseNow();
+    deadline = std::min(deadline, absl::Now() + kLookInterval);
+  }
   if (!client_gone()) co_await Wait(deadline);
 }
 

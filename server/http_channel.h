@@ -2,6 +2,7 @@
 // meanwhile in one place to wait.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,7 +15,8 @@
 #include "boost/asio/awaitable.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/steady_timer.hpp"
-#include "boost/asio/thread_pool.hpp"
+#include "server/api_error.h"
+#include "server/bounded_pool.h"
 #include "server/http_socket.h"
 
 namespace weft {
@@ -49,9 +51,10 @@ class HttpChannel : public std::enable_shared_from_this<HttpChannel> {
   // A function that wakes WaitForNews, for any thread and for longer than the channel lives.
   std::function<void()> Waker();
 
-  // Runs `job` on the pool and gives its result here. `R` can be made from an absl::Status, in case the job throws.
+  // Runs `job` on the pool and gives its result here. `R` can be made from an absl::Status, in case the pool is full,
+  // the job throws, or the client leaves before the job begins, which then is not done.
   template <typename R>
-  asio::awaitable<R> RunOn(asio::thread_pool& pool, std::function<R()> job);
+  asio::awaitable<R> RunOn(BoundedPool& pool, std::function<R()> job);
 
   bool client_gone() const { return cut_off_ || read_error_ || write_error_; }
 
@@ -93,13 +96,14 @@ class HttpChannel : public std::enable_shared_from_this<HttpChannel> {
 };
 
 template <typename R>
-asio::awaitable<R> HttpChannel::RunOn(asio::thread_pool& pool, std::function<R()> job) {
+asio::awaitable<R> HttpChannel::RunOn(BoundedPool& pool, std::function<R()> job) {
   R result = absl::InternalError("a job of the front end threw");
   bool done = false;
   // This frame stays until `done`, so both lambdas may refer to it.
-  asio::post(pool, [this, &job, &result, &done] {
+  std::atomic<bool> abandoned{false};
+  const bool posted = pool.TryPost([this, &job, &result, &done, &abandoned] {
     try {
-      result = job();
+      result = abandoned ? R(absl::CancelledError("the client left")) : job();
     } catch (...) {  // std::bad_alloc: the request fails, the server lives
     }
     asio::post(executor_, [this, &done] {
@@ -107,7 +111,12 @@ asio::awaitable<R> HttpChannel::RunOn(asio::thread_pool& pool, std::function<R()
       Notify();
     });
   });
-  while (!done) co_await Wait(absl::InfiniteFuture());
+  if (!posted) co_return Overloaded();
+  while (!done) {
+    StartRead();
+    co_await Wait(absl::InfiniteFuture());
+    abandoned = client_gone();
+  }
   co_return std::move(result);
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "server/api_error.h"
+#include "server/http_cors.h"
 #include "server/http_exchange.h"
 #include "server/http_request_reader.h"
 #include "server/http_routes.h"
@@ -25,12 +26,6 @@ absl::StatusOr<const HttpRoute*> Admit(HttpExchange& exchange) {
   exchange.set_tenant(*std::move(tenant));
   if (absl::Status body = CheckBodyHeaders(**route, exchange.request()); !body.ok()) return body;
   return route;
-}
-
-asio::awaitable<void> Refuse(HttpExchange& exchange, const absl::Status& error) {
-  HttpResponse response = ErrorResponse(error);
-  if (response.status == 405) response.headers.emplace_back("allow", AllowedMethods(exchange.request().path));
-  co_await exchange.Respond(std::move(response));
 }
 
 asio::awaitable<void> Handle(HttpExchange& exchange, const HttpRoute& route) {
@@ -58,26 +53,30 @@ asio::awaitable<void> ReadBodyAndHandle(HttpExchange& exchange, HttpRequestReade
     exchange.NoteClientGone();
   } else {
     exchange.CloseAfter();
-    co_await Refuse(exchange, body);
+    co_await exchange.Refuse(body);
   }
 }
 
 // False: the connection is to be closed.
 asio::awaitable<bool> ServeRequest(HttpChannel& channel, HttpContext& context) {
-  HttpRequestReader reader(channel, context.options);
+  HttpRequestReader reader(channel, context.options, context.deps.request_bytes);
   const absl::Status head = co_await reader.ReadHead();
   if (absl::IsCancelled(head)) co_return false;
   HttpExchange exchange(channel, context, reader.request());
   if (!head.ok()) {
     exchange.CloseAfter();
-    co_await Refuse(exchange, head);
+    co_await exchange.Refuse(head);
   } else {
     const absl::StatusOr<const HttpRoute*> route = Admit(exchange);
-    if (route.ok()) {
+    if (IsPreflight(exchange.request(), context.options)) {
+      if (exchange.request().has_body()) exchange.CloseAfter();
+      HttpResponse allowed = PreflightResponse(AllowedMethods(exchange.request().path));
+      co_await exchange.Respond(std::move(allowed));
+    } else if (route.ok()) {
       co_await ReadBodyAndHandle(exchange, reader, **route);
     } else {
       if (exchange.request().has_body()) exchange.CloseAfter();  // rather than read what nobody wants
-      co_await Refuse(exchange, route.status());
+      co_await exchange.Refuse(route.status());
     }
   }
   exchange.Log();

@@ -7,26 +7,24 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
-#include "boost/asio/thread_pool.hpp"
+#include "server/bounded_pool.h"
 #include "server/http_channel.h"
 #include "server/http_server.h"
+#include "server/limits.h"
 
 namespace weft {
 
 // Owned by the HttpServer; outlives every connection. Thread-safe.
 struct HttpContext {
   HttpContext(const HttpOptions& http_options, HttpDeps http_deps)
-      : options(http_options), deps(std::move(http_deps)), preparing_pool(kPreparingThreads) {}
-
-  // Parses and tokenizes, which takes long for long prompts, so that connections go on meanwhile.
-  static constexpr int kPreparingThreads = 2;
+      : options(http_options), deps(std::move(http_deps)) {}
 
   const HttpOptions options;
   const HttpDeps deps;
   std::atomic<GenerationService*> service{nullptr};  // null until there is a model
   std::atomic<bool> draining{false};                 // each connection ends after its next answer
-  std::atomic<int> num_preparing{0};
-  asio::thread_pool preparing_pool;
+  BoundedPool preparing_pool{kPreparingThreads, kMaxPreparing};
+  BoundedPool converting_pool{kConvertingThreads, kMaxPreparing};
 
   absl::Mutex mutex;
   absl::flat_hash_map<HttpChannel*, std::weak_ptr<HttpChannel>> channels ABSL_GUARDED_BY(mutex);

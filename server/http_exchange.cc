@@ -2,24 +2,17 @@
 
 #include <algorithm>
 
-#include "absl/strings/ascii.h"
 #include "absl/time/clock.h"
+#include "server/api_error.h"
+#include "server/http_cors.h"
+#include "server/http_routes.h"
 #include "server/random_id.h"
 #include "spdlog/spdlog.h"
 
 namespace weft {
 namespace {
 
-constexpr size_t kMaxRequestIdChars = 128;
 constexpr int kClientGone = 499;
-
-// An id that is safe wherever it is repeated: in headers, in logs.
-bool IsRequestId(absl::string_view id) {
-  return !id.empty() && id.size() <= kMaxRequestIdChars && std::all_of(id.begin(), id.end(), [](char c) {
-    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' || c == ':' ||
-           c == '/';
-  });
-}
 
 }  // namespace
 
@@ -27,7 +20,7 @@ HttpExchange::HttpExchange(HttpChannel& channel, HttpContext& context, HttpReque
     : channel_(channel),
       context_(context),
       request_(request),
-      request_id_(IsRequestId(request.request_id) ? request.request_id : RandomId("req-")),
+      request_id_(RequestId(request.request_id)),
       begin_(absl::Now()),
       keep_alive_(request.keep_alive) {}
 
@@ -38,11 +31,19 @@ HttpFraming HttpExchange::Framing() const { return {request_id_, keep_alive_, st
 asio::awaitable<void> HttpExchange::Respond(HttpResponse response) {
   status_ = response.status;
   keep_alive_ = MayKeepAlive();
+  AddCorsHeaders(request_, context_.options, response);
   std::string bytes = EncodeHead(response, Framing());
   if (request_.method != "HEAD") bytes += response.body;
   first_byte_ = absl::Now();
   const bool sent = co_await channel_.Write(std::move(bytes));
   if (!sent) keep_alive_ = false;
+}
+
+asio::awaitable<void> HttpExchange::Refuse(const absl::Status& error) {
+  context_.deps.metrics.CountRejected(ErrorCode(error));
+  HttpResponse response = ErrorResponse(error);
+  if (response.status == 405) response.headers.emplace_back("allow", AllowedMethods(request_.path));
+  co_await Respond(std::move(response));
 }
 
 void HttpExchange::BeginStream() {
@@ -52,6 +53,7 @@ void HttpExchange::BeginStream() {
   HttpResponse response;
   response.content_type = "text/event-stream";
   response.headers = {{"cache-control", "no-cache"}, {"x-accel-buffering", "no"}};  // the latter for nginx
+  AddCorsHeaders(request_, context_.options, response);
   unsent_head_ = EncodeHead(response, Framing());
 }
 

@@ -26,9 +26,11 @@ class HttpExchange {
   HttpChannel& channel() { return channel_; }
   HttpContext& context() { return context_; }
   const HttpRequest& request() const { return request_; }
+  void DropBody() { request_.DropBody(); }  // once it has been parsed
   const std::string& request_id() const { return request_id_; }
 
   asio::awaitable<void> Respond(HttpResponse response);
+  asio::awaitable<void> Refuse(const absl::Status& error);  // responds with it, and counts it
 
   // Server-sent events. The head goes out together with the first data. WriteStream is false once nobody reads any
   // more.
@@ -57,7 +59,7 @@ class HttpExchange {
 
   HttpChannel& channel_;
   HttpContext& context_;
-  const HttpRequest& request_;
+  HttpRequest& request_;
   const std::string request_id_;
   const absl::Time begin_;
   bool keep_alive_;

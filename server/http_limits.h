@@ -14,7 +14,6 @@ inline constexpr int64_t kMaxChunks = 65536;
 inline constexpr size_t kMaxInputBytes = 64 << 10;  // read but not yet parsed: pipelined requests, a chunk's header
 inline constexpr int64_t kMinBodyBytesPerSecond = 1024;
 inline constexpr int kSendBufferBytes = 64 << 10;  // the kernel doubles it
-inline constexpr int kMaxPreparing = 1024;         // requests that wait for the threads that parse and tokenize
 
 inline constexpr absl::Duration kLingerTime = absl::Seconds(1);  // for a client to read our last words
 inline constexpr int64_t kMaxLingerBytes = 16 << 20;

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "server/memory_budget.h"
 
 namespace weft {
 
@@ -24,9 +25,16 @@ struct HttpRequest {
   std::string content_encoding;
   std::string expect;
   std::string request_id;  // x-request-id, as it came
+  std::string origin;      // of the web page that asks; empty for all other clients
   std::string body;
+  std::optional<MemoryBudget::Hold> body_hold;  // the body's bytes, while they are here
 
   bool has_body() const { return is_chunked || content_length.value_or(0) > 0; }
+  // The body is not needed any more.
+  void DropBody() {
+    body = std::string();
+    body_hold.reset();
+  }
 };
 
 struct HttpResponse {

@@ -16,33 +16,15 @@
 namespace weft {
 namespace {
 
-// A place among the requests that are being parsed, given back with it.
-class PreparingTicket {
- public:
-  explicit PreparingTicket(HttpContext& context) : context_(context), number_(++context.num_preparing) {}
-  ~PreparingTicket() { --context_.num_preparing; }
-  PreparingTicket(const PreparingTicket&) = delete;
-  PreparingTicket& operator=(const PreparingTicket&) = delete;
-  bool valid() const { return number_ <= kMaxPreparing; }
-
- private:
-  HttpContext& context_;
-  const int number_;
-};
-
-// Runs `job` on the pool, with the service, if there is one and there is room.
+// Runs `job` on the pool, with the service, if there is one; it is the last to see the request's body.
 template <typename T>
-asio::awaitable<absl::StatusOr<T>> Prepare(HttpExchange& exchange,
+asio::awaitable<absl::StatusOr<T>> Prepare(HttpExchange& exchange, BoundedPool& pool,
                                            std::function<absl::StatusOr<T>(GenerationService&)> job) {
   const absl::StatusOr<GenerationService*> service = ReadyService(exchange.context());
   if (!service.ok()) co_return service.status();
-  const PreparingTicket ticket(exchange.context());
-  if (!ticket.valid()) {
-    co_return ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "", "The server is overloaded.");
-  }
   std::function<absl::StatusOr<T>()> bound = [&job, &service] { return job(**service); };
-  absl::StatusOr<T> result =
-      co_await exchange.channel().RunOn<absl::StatusOr<T>>(exchange.context().preparing_pool, std::move(bound));
+  absl::StatusOr<T> result = co_await exchange.channel().RunOn<absl::StatusOr<T>>(pool, std::move(bound));
+  exchange.DropBody();
   co_return std::move(result);
 }
 
@@ -153,10 +135,12 @@ asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
   std::function<absl::StatusOr<OpenAiJob>(GenerationService&)> start = [&](GenerationService& service) {
     return OpenAiJob::Start(service, api, exchange.request().body, identity, exchange.channel().Waker());
   };
-  absl::StatusOr<OpenAiJob> job = co_await Prepare<OpenAiJob>(exchange, std::move(start));
-  if (!job.ok()) {
-    HttpResponse refused = ErrorResponse(job.status());
-    co_await exchange.Respond(std::move(refused));
+  absl::StatusOr<OpenAiJob> job =
+      co_await Prepare<OpenAiJob>(exchange, exchange.context().preparing_pool, std::move(start));
+  if (!job.ok() && exchange.channel().client_gone()) {
+    exchange.NoteClientGone();
+  } else if (!job.ok()) {
+    co_await exchange.Refuse(job.status());
   } else if (job->stream()) {
     co_await AnswerStream(exchange, api, *job);
   } else {
@@ -207,8 +191,13 @@ asio::awaitable<void> ServeText(HttpExchange& exchange,
     response.body = DumpJson(*json);
     return response;
   };
-  absl::StatusOr<HttpResponse> response = co_await Prepare<HttpResponse>(exchange, std::move(job));
-  HttpResponse answer = response.ok() ? *std::move(response) : ErrorResponse(response.status());
+  absl::StatusOr<HttpResponse> response =
+      co_await Prepare<HttpResponse>(exchange, exchange.context().converting_pool, std::move(job));
+  if (!response.ok()) {
+    co_await exchange.Refuse(response.status());
+    co_return;
+  }
+  HttpResponse answer = *std::move(response);
   co_await exchange.Respond(std::move(answer));
 }
 

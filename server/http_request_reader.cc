@@ -40,6 +40,7 @@ void CopyFields(const http::request_header<>& header, HttpRequest& out) {
     if (absl::EqualsIgnoreCase(name, "content-encoding")) out.content_encoding = value;
     if (absl::EqualsIgnoreCase(name, "expect")) out.expect = value;
     if (absl::EqualsIgnoreCase(name, "x-request-id")) out.request_id = value;
+    if (absl::EqualsIgnoreCase(name, "origin")) out.origin = value;
     if (absl::EqualsIgnoreCase(name, "transfer-encoding")) out.is_chunked = true;
     if (absl::EqualsIgnoreCase(name, "content-length") && absl::SimpleAtoi(value, &length)) out.content_length = length;
   }
@@ -47,8 +48,9 @@ void CopyFields(const http::request_header<>& header, HttpRequest& out) {
 
 }  // namespace
 
-HttpRequestReader::HttpRequestReader(HttpChannel& channel, const HttpOptions& options)
+HttpRequestReader::HttpRequestReader(HttpChannel& channel, const HttpOptions& options, MemoryBudget& budget)
     : channel_(channel), options_(options) {
+  request_.body_hold.emplace(budget);
   on_chunk_ = [this](uint64_t, boost::beast::string_view, boost::system::error_code& error) {
     if (++num_chunks_ > kMaxChunks) error = http::error::bad_chunk;
   };
@@ -112,6 +114,7 @@ absl::Status HttpRequestReader::FeedBody() {
     const absl::string_view input = channel_.input();
     const size_t taken = parser_.put(asio::buffer(input.data(), input.size()), error);
     channel_.Consume(taken);
+    if (!request_.body_hold->Grow(static_cast<int64_t>(taken))) return Overloaded();
     if (error && error != http::error::need_more) return BodyError(error);
     if (taken == 0 && channel_.input().size() >= kMaxInputBytes) return Malformed();  // an endless chunk header, say
     if (taken == 0) break;
@@ -120,16 +123,20 @@ absl::Status HttpRequestReader::FeedBody() {
 }
 
 asio::awaitable<absl::Status> HttpRequestReader::ReadBody() {
-  const absl::Time begin = absl::Now();
-  int64_t num_bytes = 0;
+  // Each stretch of header_timeout brings its share, or the body's end: bytes that came fast earn no idle time later.
+  const auto share = static_cast<int64_t>(absl::ToDoubleSeconds(options_.header_timeout) * kMinBodyBytesPerSecond);
+  absl::Time deadline = absl::Now() + options_.header_timeout;
+  int64_t num_bytes = 0;  // in this stretch
   for (;;) {
     num_bytes += static_cast<int64_t>(channel_.input().size());
     const absl::Status fed = FeedBody();
     if (!fed.ok()) co_return fed;
     if (parser_.is_done()) break;
     num_bytes -= static_cast<int64_t>(channel_.input().size());
-    const absl::Time deadline =
-        begin + options_.header_timeout + absl::Seconds(static_cast<double>(num_bytes) / kMinBodyBytesPerSecond);
+    if (num_bytes >= share) {
+      deadline = absl::Now() + options_.header_timeout;
+      num_bytes = 0;
+    }
     const bool more = co_await channel_.ReadBeyond(channel_.input().size(), deadline);
     if (!more) co_return channel_.client_gone() ? Gone() : TooSlow();
   }

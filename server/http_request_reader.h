@@ -20,7 +20,7 @@ namespace weft {
 // Errors carry the HTTP status of the answer; Cancelled means that there is nobody to answer.
 class HttpRequestReader {
  public:
-  HttpRequestReader(HttpChannel& channel, const HttpOptions& options);
+  HttpRequestReader(HttpChannel& channel, const HttpOptions& options, MemoryBudget& budget);
   HttpRequestReader(const HttpRequestReader&) = delete;
   HttpRequestReader& operator=(const HttpRequestReader&) = delete;
 

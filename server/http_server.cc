@@ -93,7 +93,8 @@ class HttpServer::Impl {
       ForEachChannel(&HttpChannel::CutOff);
       if (!WaitForConnections(kCutOffTime)) spdlog::error("http: connections are still busy at the end");
     }
-    context_.preparing_pool.join();
+    context_.preparing_pool.Join();
+    context_.converting_pool.Join();
     work_.reset();
     io_.stop();
     for (std::thread& thread : threads_) thread.join();

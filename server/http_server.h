@@ -10,6 +10,7 @@
 #include "server/config.h"
 #include "server/generation_service.h"
 #include "server/health.h"
+#include "server/memory_budget.h"
 #include "server/metrics.h"
 
 namespace weft {
@@ -17,6 +18,7 @@ namespace weft {
 // What the server asks of the rest of the process. All of it outlives the server.
 struct HttpDeps {
   Metrics& metrics;
+  MemoryBudget& request_bytes;
   std::function<HealthState()> health;  // called on HTTP threads, must not block
   const KeyStore* keys = nullptr;       // null: no key is asked for
 };

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "server/http_limits.h"
@@ -28,6 +29,11 @@ void ConfigureTcp(tcp::socket& socket) {
 HttpSocket::HttpSocket(tcp::socket socket, asio::ssl::context* tls) : tcp_(std::move(socket)) {
   ConfigureTcp(tcp_);
   if (tls != nullptr) tls_.emplace(tcp_, *tls);
+}
+
+bool HttpSocket::PeerLeft() {
+  pollfd look = {.fd = tcp_.native_handle(), .events = POLLRDHUP, .revents = 0};
+  return poll(&look, 1, 0) > 0 && look.revents != 0;
 }
 
 void HttpSocket::ShutdownSend() {

@@ -53,6 +53,9 @@ class HttpSocket {
     tls_->async_shutdown(std::move(handler));
   }
 
+  // Whether the peer has closed or reset its side, also where unread input hides that from a read.
+  bool PeerLeft();
+
   // Says that nothing more is sent; what the client sends can still be read.
   void ShutdownSend();
 

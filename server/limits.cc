@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
 #include "server/api_error.h"
 
@@ -48,12 +49,18 @@ absl::Status OutOfRange(absl::string_view param, absl::string_view message) {
   return BadRequest("out_of_range", param, message);
 }
 
+std::string RangeText(const NumberLimit& limit) {
+  if (limit.least == kAboveZero) return absl::StrCat("must be above 0 and at most ", limit.most);
+  if (limit.most == kMaxInt32) return absl::StrCat("must be an integer from ", limit.least, " on");
+  return absl::StrCat("must be from ", limit.least, " to ", limit.most);
+}
+
 absl::Status CheckNumbers(const GenerateRequest& request) {
   for (const NumberLimit& limit : kNumberLimits) {
     const std::optional<double> value = Value(request, limit);
     // Written so that a NaN fails.
     if (value.has_value() && !(*value >= limit.least && *value <= limit.most)) {
-      return OutOfRange(limit.name, "the value is outside the range that this field allows");
+      return OutOfRange(limit.name, RangeText(limit));
     }
   }
   return absl::OkStatus();
@@ -88,13 +95,18 @@ absl::Status CheckLimits(const GenerateRequest& request) {
   RETURN_IF_ERROR(CheckNumbers(request));
   RETURN_IF_ERROR(CheckStops(request));
   RETURN_IF_ERROR(CheckLogitBias(request));
-  if (request.request_id.size() > kMaxRequestIdBytes) {
-    return OutOfRange("request_id", "a request id has at most 512 bytes");
+  if (request.echo && request.num_logprobs.has_value() && request.n > 1) {
+    return BadRequest("unsupported_combination", "n", "must be 1 together with echo and logprobs");
   }
   if (request.max_tokens.has_value() && request.min_tokens > *request.max_tokens) {
     return OutOfRange("min_tokens", "min_tokens exceeds max_tokens");
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckScores(int64_t num_scores) {
+  if (num_scores <= kMaxScores) return absl::OkStatus();
+  return OutOfRange("logprobs", "with echo, at most 262144 log-probabilities of prompts are given");
 }
 
 absl::Status CheckTokenIds(absl::Span<const int32_t> ids, int32_t vocab_size, absl::string_view param) {

@@ -17,8 +17,14 @@ inline constexpr size_t kMaxStops = 4;
 inline constexpr size_t kMaxStopBytes = 256;
 inline constexpr size_t kMaxStopTokenIds = 64;
 inline constexpr size_t kMaxLogitBiases = 300;
-inline constexpr size_t kMaxRequestIdBytes = 512;
 inline constexpr double kMaxLogitBias = 100;
+inline constexpr int64_t kMaxScores = 1 << 18;  // log-probabilities of the prompts that one request has echoed
+
+// Of a protocol's front end.
+inline constexpr int kPreparingThreads = 2;   // parse and tokenize what is to be generated
+inline constexpr int kConvertingThreads = 1;  // serve Tokenize and Detokenize, which hold up nothing else
+inline constexpr int kMaxPreparing = 1024;    // requests that wait for either
+inline constexpr int64_t kMaxRequestBytes = int64_t{256} << 20;  // of all bodies and messages that are not tokens yet
 
 // A number of a request: the field's name on the wire and what it may hold, bounds included. A value outside, or one
 // that isn't finite, is refused with `out_of_range` and the name as param.
@@ -36,6 +42,9 @@ absl::Span<const NumberLimit> NumberLimits();
 // Everything about a request that can be judged without a model: the table, the lists' lengths, fields that contradict
 // each other. The first offence is reported.
 absl::Status CheckLimits(const GenerateRequest& request);
+
+// Of all prompts of a request together. Error: out_of_range, logprobs.
+absl::Status CheckScores(int64_t num_scores);
 
 // Token ids of a client must name a row of the vocabulary. Error: invalid_token_id with `param`.
 absl::Status CheckTokenIds(absl::Span<const int32_t> ids, int32_t vocab_size, absl::string_view param);

@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
+#include "server/limits.h"
 
 namespace weft {
 
@@ -26,10 +27,13 @@ absl::StatusOr<OpenAiJob> OpenAiJob::Start(GenerationService& service, OpenAiApi
   job.stream_ = parsed.stream;
   job.include_usage_ = parsed.include_usage;
   job.choices_per_prompt_ = first.n;
+  int64_t num_scores = 0;
   for (GenerateRequest& request : parsed.prompts) {
     request.request_id = identity.request_id;
     request.tenant = identity.tenant;
     ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation, service.Generate(std::move(request), wake));
+    num_scores += generation->num_scores();
+    RETURN_IF_ERROR(CheckScores(num_scores));
     job.generations_.push_back(std::move(generation));
   }
   job.answer_ = std::make_unique<OpenAiAnswer>(std::move(options), job.num_choices());

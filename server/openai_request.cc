@@ -236,9 +236,6 @@ absl::StatusOr<OpenAiRequest> ParseCompletionRequest(const Json& body) {
   fields.Read("logprobs", request.num_logprobs);
   fields.Read("echo", request.echo);
   fields.Read("add_special_tokens", request.add_special_tokens);
-  if (request.echo && request.num_logprobs.has_value()) {
-    fields.Fail("unsupported_combination", "logprobs", "is not supported together with echo");
-  }
   std::string suffix;
   fields.Read("suffix", suffix);
   if (!suffix.empty()) fields.Fail("unsupported_parameter", "suffix", "is not supported");

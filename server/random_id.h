@@ -10,4 +10,8 @@ namespace weft {
 // `prefix` and 24 random hex digits.
 std::string RandomId(absl::string_view prefix);
 
+// The id that a client gave its request, if it is safe wherever it is repeated (in headers, in logs): 1 to 128 letters,
+// digits and - _ . : /; else a new one.
+std::string RequestId(absl::string_view given);
+
 }  // namespace weft

@@ -11,6 +11,7 @@
 #include "kernels/status_macros.h"
 #include "server/machine.h"
 #include "server/model_fingerprint.h"
+#include "server/text/stand_in_tokenizer.h"
 
 namespace weft {
 namespace {
@@ -39,6 +40,15 @@ absl::Status CheckDirectory(const std::string& dir) {
 std::string BaseName(const std::string& dir) {
   const std::filesystem::path path = std::filesystem::absolute(dir).lexically_normal();
   return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+// A shape is measured by its config.json alone, so dummy weights need no tokenizer.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& options, int32_t vocab_size,
+                                                         std::vector<std::string>& warnings) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.dir);
+  if (options.load_format != LoadFormat::kDummy || !absl::IsNotFound(tokenizer.status())) return tokenizer;
+  warnings.push_back("there is no tokenizer.json: every byte is a token, and other tokens spell their number");
+  return MakeStandInTokenizer(vocab_size);
 }
 
 // What the process may use of the machine's memory.
@@ -127,7 +137,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   model.warnings = model_config.warnings;
   phases.End("config", 0.01);
 
-  ASSIGN_OR_RETURN(model.tokenizer, Tokenizer::Load(dir));
+  ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(config.model, model_config.vocab_size, model.warnings));
   RETURN_IF_ERROR(model.tokenizer->CheckModel(model_config.vocab_size, model_config.bos_token_id));
   model.eos_token_ids = EosIds(model_config, *model.tokenizer);
   phases.End("tokenizer", 0.1);

@@ -9,13 +9,13 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "boost/asio/post.hpp"
 #include "kernels/status_macros.h"
 #include "server/api_error.h"
 #include "server/exit_status.h"
+#include "server/host_port.h"
 #include "spdlog/spdlog.h"
 
 namespace weft {
@@ -29,10 +29,6 @@ constexpr std::chrono::seconds kLastResort{2};
 int MaxQueuedRequests(const Config& config) {
   const int asked = config.queue.max_queued_requests;
   return asked > 0 ? asked : 4 * config.engine.max_num_seqs;
-}
-
-std::string Address(const std::string& host, int port) {
-  return absl::StrContains(host, ":") ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
 }
 
 std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f s", absl::ToDoubleSeconds(duration)); }
@@ -70,9 +66,11 @@ int Server::Run() {
 absl::Status Server::OpenSockets() {
   RETURN_IF_ERROR(LoadKeys());
   const KeyStore* const keys = keys_.has_value() ? &*keys_ : nullptr;
-  HttpDeps deps{.metrics = metrics_, .health = [this] { return health_.Get(); }, .keys = keys};
+  HttpDeps deps{
+      .metrics = metrics_, .request_bytes = request_bytes_, .health = [this] { return health_.Get(); }, .keys = keys};
   ASSIGN_OR_RETURN(http_, HttpServer::Start(config_.http, std::move(deps)));
-  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(config_, {.keys = keys, .metrics = &metrics_}));
+  ASSIGN_OR_RETURN(grpc_,
+                   GrpcServer::Start(config_, {.metrics = metrics_, .request_bytes = request_bytes_, .keys = keys}));
   return absl::OkStatus();
 }
 
@@ -111,8 +109,8 @@ void Server::OnLoaded(absl::StatusOr<ServedModel> model) {
   metrics_.SetStartupSeconds("total", took);
   spdlog::info("serving {} with {} tokens of context, ready in {}", model_->info.names.front(),
                model_->info.max_model_len, Seconds(took));
-  std::printf("weft ready http=%s grpc=%s\n", Address(config_.http.host, http_->port()).c_str(),
-              Address(config_.http.host, grpc_->port()).c_str());
+  std::printf("weft ready http=%s grpc=%s\n", HostPort(config_.http.host, http_->port()).c_str(),
+              HostPort(config_.http.host, grpc_->port()).c_str());
   std::fflush(stdout);
 }
 
@@ -181,6 +179,7 @@ void Server::OnReplicaEnded() {
   spdlog::critical("the engine died: {}", std::string(status.message()));
   health_.Set({Health::kDead, "the engine died", 0});
   service_->StopAccepting();
+  grpc_->BeginDrain();
   queue_.Close();  // first, so that nothing comes in behind those that are cancelled
   service_->CancelAll(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died"));
   EndWith(kExitEngineDied);

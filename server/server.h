@@ -22,6 +22,8 @@
 #include "server/grpc_server.h"
 #include "server/health_board.h"
 #include "server/http_server.h"
+#include "server/limits.h"
+#include "server/memory_budget.h"
 #include "server/metrics.h"
 #include "server/served_model.h"
 
@@ -63,6 +65,7 @@ class Server {
   const absl::Time start_ = absl::Now();
   const SystemClock clock_;
   Metrics metrics_;
+  MemoryBudget request_bytes_{kMaxRequestBytes};
   HealthBoard health_;
   std::optional<KeyStore> keys_;
   FairQueue queue_;

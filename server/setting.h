@@ -12,8 +12,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "engine/weights.h"
-#include "kernels/tensor.h"
+#include "engine/weight_options.h"
+#include "kernels/dtype.h"
 
 namespace weft {
 

@@ -1,5 +1,7 @@
 """The gRPC interface: equal in power to the HTTP one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -67,6 +69,54 @@ def test_logprobs_and_tokens(stub):
     assert [t.drawn.token_id for t in drawn] == [i for m in messages for i in m.token_ids]
     assert b"".join(t.drawn.text for t in drawn).decode(errors="replace") == texts[0]
     assert stub.Detokenize(pb.DetokenizeRequest(token_ids=[t.drawn.token_id for t in drawn])).text == texts[0]
+
+
+def test_echo_scores_the_prompt(stub):
+    request = pb.GenerateRequest(text="Weft is", temperature=0, max_tokens=3, logprobs=1, echo=True)
+    messages, texts = collect(stub.Generate(request))
+    prompt_ids = list(stub.Tokenize(pb.TokenizeRequest(text="Weft is")).token_ids)
+    tokens = [t for m in messages for t in m.logprobs]
+    assert [t.drawn.token_id for t in tokens[: len(prompt_ids)]] == prompt_ids
+    assert not tokens[0].drawn.HasField("logprob") and all(t.drawn.HasField("logprob") for t in tokens[1:])
+    assert texts[0].startswith("Weft is") and len(tokens) == len(prompt_ids) + 3
+
+
+def test_template_variables_and_tool_choice(stub):
+    plain = stub.Tokenize(pb.TokenizeRequest(chat=chat("Hi"))).token_ids
+    prompt = chat("Hi")
+    prompt.chat_template_kwargs_json = '{"enable_thinking": false}'
+    prompt.tool_choice = "none"
+    prompt.tools_json = '[{"type": "function", "function": {"name": "f"}}]'
+    assert stub.Tokenize(pb.TokenizeRequest(chat=prompt)).token_ids == plain  # the demo template shows none of them
+    prompt.chat_template_kwargs_json = "[]"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.Tokenize(pb.TokenizeRequest(chat=prompt))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_64_streams_say_what_each_says_alone(stub):
+    def text(index):
+        return collect(stub.Generate(pb.GenerateRequest(chat=chat(f"What is {index} + {index + 7}?"), seed=index,
+                                                        max_tokens=32)))[1]
+
+    alone = [text(i) for i in range(64)]
+    with ThreadPoolExecutor(64) as pool:
+        assert list(pool.map(text, range(64))) == alone
+
+
+def test_cancel_storm_leaves_nothing_behind(stub, server):
+    calls = [stub.Generate(pb.GenerateRequest(text="Weft is", max_tokens=1000, ignore_eos=True)) for _ in range(200)]
+    for i, call in enumerate(calls):
+        if i % 4 == 0:
+            try:
+                next(call)  # some have begun to speak
+            except grpc.RpcError as refused:  # the queue was full
+                assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        call.cancel()
+    server.wait_for_metric("weft_num_requests_running", 0)
+    server.wait_for_metric("weft_num_requests_waiting", 0)
+    server.wait_for_metric("weft_kv_cache_usage_ratio", 0)
+    assert collect(stub.Generate(pb.GenerateRequest(text="Weft is", temperature=0, max_tokens=4)))[1][0]
 
 
 def test_stop(stub):

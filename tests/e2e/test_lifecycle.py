@@ -104,6 +104,17 @@ def test_bad_settings_refuse_to_start_in_one_line(flags, env, words):
     assert all(word in lines[-1] for word in words), ended.stderr
 
 
+def test_a_shape_is_served_from_its_config_alone(tmp_path):
+    shutil.copy(DEMO_MODEL / "config.json", tmp_path)
+    with WeftServer("--load-format", "dummy", model=tmp_path) as server:
+        assert "no tokenizer.json" in server.log()
+        client = OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0)
+        answer = client.completions.create(model=MODEL, prompt="any text", max_tokens=8, seed=1,
+                                           extra_body={"ignore_eos": True})
+        assert answer.usage.prompt_tokens == 8 and answer.usage.completion_tokens == 8
+        assert answer.choices[0].text
+
+
 def test_no_text_in_the_log():
     canary = "xylophone-canary"
     with WeftServer("--log-level", "trace") as server:

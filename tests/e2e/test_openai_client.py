@@ -121,6 +121,22 @@ def test_completion_logprobs(client):
     assert all(token in top for token, top in zip(logprobs.tokens, logprobs.top_logprobs))  # greedy
 
 
+def test_echo_scores_the_prompt_as_it_was_drawn(client):
+    """Scores of a text given as a prompt equal those of the same text when it was drawn."""
+    drawn = client.completions.create(model=MODEL, prompt="Weft is", temperature=0, max_tokens=6, logprobs=1).choices[0]
+    whole = "Weft is" + drawn.text
+    echoed = client.completions.create(model=MODEL, prompt=whole, temperature=0, max_tokens=1, logprobs=1, echo=True).choices[0]
+    assert echoed.text.startswith(whole)
+    logprobs = echoed.logprobs
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
+    assert all(value <= 0 for value in logprobs.token_logprobs[1:])
+    begin = len(logprobs.tokens) - 1 - 6
+    assert logprobs.tokens[begin:-1] == drawn.logprobs.tokens
+    assert logprobs.token_logprobs[begin:-1] == drawn.logprobs.token_logprobs
+    for token, offset in zip(logprobs.tokens[1:], logprobs.text_offset[1:]):
+        assert echoed.text[offset:offset + len(token)] == token
+
+
 def test_echo_begins_with_the_prompt(client):
     parameters = dict(model=MODEL, prompt="Weft is", temperature=0, max_tokens=4)
     plain = client.completions.create(**parameters).choices[0].text

@@ -31,7 +31,8 @@ class GrpcTest : public testing::Test {
     Config config;
     config.grpc.port = 0;
     config.grpc.max_message_bytes = 64 << 10;
-    auto server = GrpcServer::Start(config, {.keys = keys, .metrics = &serving_.metrics});
+    auto server =
+        GrpcServer::Start(config, {.metrics = serving_.metrics, .request_bytes = request_bytes_, .keys = keys});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     if (attach) server_->AttachService(*serving_.service);
@@ -71,6 +72,7 @@ class GrpcTest : public testing::Test {
   }
 
   FakeServing serving_;
+  MemoryBudget request_bytes_{1 << 20};
   std::unique_ptr<GrpcServer> server_;  // stops before the service goes
   std::unique_ptr<v1::Inference::Stub> stub_;
 };
@@ -262,12 +264,13 @@ TEST_F(GrpcTest, ManyStreamsAtOnce) {
 
 TEST(GrpcServerTest, APortThatIsTakenIsAnError) {
   Metrics metrics;
+  MemoryBudget request_bytes(1 << 20);
   Config config;
   config.grpc.port = 0;
-  const auto first = GrpcServer::Start(config, {.keys = nullptr, .metrics = &metrics});
+  const auto first = GrpcServer::Start(config, {.metrics = metrics, .request_bytes = request_bytes});
   ASSERT_TRUE(first.ok());
   config.grpc.port = (*first)->port();
-  EXPECT_FALSE(GrpcServer::Start(config, {.keys = nullptr, .metrics = &metrics}).ok());
+  EXPECT_FALSE(GrpcServer::Start(config, {.metrics = metrics, .request_bytes = request_bytes}).ok());
 }
 
 }  // namespace

@@ -10,8 +10,10 @@
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "server/api_error.h"
+#include "server/http_limits.h"
 #include "server/http_server.h"
 #include "server/json_parse.h"
+#include "server/memory_budget.h"
 #include "tests/server/fake_serving.h"
 #include "tests/server/raw_http_client.h"
 
@@ -29,7 +31,7 @@ class HttpOpenAiTest : public testing::Test {
   void Start(const FakeServingOptions& serving = {}, HttpOptions options = {}) {
     serving_ = std::make_unique<FakeServing>(serving);
     options.port = 0;
-    HttpDeps deps{serving_->metrics, [] { return HealthState{Health::kReady, "", 1}; }};
+    HttpDeps deps{serving_->metrics, request_bytes_, [] { return HealthState{Health::kReady, "", 1}; }};
     auto server = HttpServer::Start(options, std::move(deps));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -50,6 +52,7 @@ class HttpOpenAiTest : public testing::Test {
     return serving_->service->num_active() == count;
   }
 
+  MemoryBudget request_bytes_{1 << 20};
   std::unique_ptr<FakeServing> serving_;
   std::unique_ptr<HttpServer> server_;  // stops before the service goes
 };
@@ -203,6 +206,27 @@ TEST_F(HttpOpenAiTest, AClientThatLeavesEndsItsGeneration) {
       EXPECT_TRUE(BecomesActive(0)) << "stream " << stream << ", reset " << reset;
     }
   }
+}
+
+TEST_F(HttpOpenAiTest, AClientThatPipelinesMuchAndLeavesEndsItsGeneration) {
+  Start({.start_replica = false});
+  auto client = std::make_unique<RawHttpClient>(server_->port());
+  client->Send(Post("/v1/completions", R"({"prompt":"a"})"));
+  ASSERT_TRUE(BecomesActive(1));
+  client->Send(std::string(kMaxInputBytes + 20000, 'x'));  // more than is read, no more than the kernel takes
+  client.reset();
+  EXPECT_TRUE(BecomesActive(0));
+}
+
+TEST_F(HttpOpenAiTest, CountsWhatItRefuses) {
+  Start();
+  EXPECT_EQ(Complete(R"({"prompt":"a","n":99})").status, 400);
+  EXPECT_EQ(Complete(R"({"prompt":7})").status, 400);
+  EXPECT_EQ(Ask("/nowhere", "{}").status, 404);
+  const std::string series = "weft_requests_rejected_total";
+  EXPECT_EQ(MetricValue(serving_->metrics, series + R"({code="out_of_range"})"), 1);
+  EXPECT_EQ(MetricValue(serving_->metrics, series + R"({code="wrong_type"})"), 1);
+  EXPECT_EQ(MetricValue(serving_->metrics, series + R"({code="not_found"})"), 1);
 }
 
 TEST_F(HttpOpenAiTest, CommentsKeepASilentStreamAliveAndItsFailureIsAnEvent) {

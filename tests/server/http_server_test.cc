@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "server/http_routes.h"
 #include "server/json_parse.h"
+#include "server/memory_budget.h"
 #include "tests/server/raw_http_client.h"
 
 namespace weft {
@@ -22,7 +23,7 @@ class HttpServerTest : public testing::Test {
  protected:
   void Start(HttpOptions options = {}, const KeyStore* keys = nullptr) {
     options.port = 0;
-    HttpDeps deps{metrics_, [this] { return HealthState{health_.load(), "a detail", 0.5}; }, keys};
+    HttpDeps deps{metrics_, request_bytes_, [this] { return HealthState{health_.load(), "a detail", 0.5}; }, keys};
     auto server = HttpServer::Start(options, std::move(deps));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -40,6 +41,7 @@ class HttpServerTest : public testing::Test {
   }
 
   Metrics metrics_;
+  MemoryBudget request_bytes_{1 << 20};
   std::atomic<Health> health_{Health::kReady};
   std::unique_ptr<HttpServer> server_;
 };
@@ -246,6 +248,42 @@ TEST_F(HttpServerTest, AsksForAKeyOnEveryRouteThatIsNotOpen) {
   }
 }
 
+TEST_F(HttpServerTest, LetsPagesOfNamedOriginsIn) {
+  HttpOptions options;
+  options.allowed_origins = {"https://chat.example.com"};
+  Start(options);
+  const std::string preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: a\r\nOrigin: ";
+  const RawResponse allowed =
+      Ask(preflight + "https://chat.example.com\r\nAccess-Control-Request-Method: POST\r\n\r\n");
+  EXPECT_EQ(allowed.status, 200);
+  EXPECT_EQ(allowed.Header("access-control-allow-origin"), "https://chat.example.com");
+  EXPECT_EQ(allowed.Header("access-control-allow-methods"), "POST");
+  EXPECT_TRUE(absl::StrContains(allowed.Header("access-control-allow-headers"), "authorization"));
+  EXPECT_EQ(Ask(preflight + "https://evil.example.com\r\n\r\n").status, 405);
+
+  const RawResponse named = Ask(Get("/live", "Origin: https://chat.example.com\r\n"));
+  EXPECT_EQ(named.Header("access-control-allow-origin"), "https://chat.example.com");
+  EXPECT_EQ(Ask(Get("/live", "Origin: https://evil.example.com\r\n")).Header("access-control-allow-origin"), "");
+}
+
+TEST_F(HttpServerTest, BoundsTheBytesOfAllBodiesTogether) {
+  Start();
+  const std::string part(700'000, ' ');  // two are more than request_bytes_ allows
+  const std::string head = JsonPost("Content-Length: 700001\r\n");
+  auto first = std::make_unique<RawHttpClient>(server_->port());
+  ASSERT_TRUE(first->Send(head + part));
+  for (int i = 0; i < 2000 && request_bytes_.used_bytes() < 650'000; ++i) absl::SleepFor(absl::Milliseconds(5));
+  const RawResponse full = Ask(head + part + "x");
+  EXPECT_EQ(full.status, 429);
+  EXPECT_EQ(CodeOf(full), "server_overloaded");
+  EXPECT_FALSE(full.Header("retry-after").empty());
+  EXPECT_EQ(CodeOf(Ask(JsonPost("Content-Length: 2\r\n", "{}"))), "not_ready") << "small requests pass";
+  first.reset();
+  for (int i = 0; i < 2000 && request_bytes_.used_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(request_bytes_.used_bytes(), 0);
+  EXPECT_EQ(CodeOf(Ask(head + part + "x")), "not_ready");
+}
+
 TEST_F(HttpServerTest, CutsOffClientsThatTrickle) {
   HttpOptions options;
   options.header_timeout = absl::Milliseconds(200);
@@ -326,19 +364,23 @@ TEST_F(HttpServerTest, DrainsAndStops) {
 
 TEST(HttpServerStartTest, SaysWhyItCannotListen) {
   Metrics metrics;
+  MemoryBudget request_bytes(1 << 20);
   const auto health = [] { return HealthState{}; };
   HttpOptions options;
   options.port = 0;
-  const auto first = HttpServer::Start(options, {metrics, health});
+  const auto first = HttpServer::Start(options, {metrics, request_bytes, health});
   ASSERT_TRUE(first.ok()) << first.status();
   options.port = (*first)->port();
-  EXPECT_EQ(HttpServer::Start(options, {metrics, health}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(HttpServer::Start(options, {metrics, request_bytes, health}).status().code(),
+            absl::StatusCode::kUnavailable);
   options.port = 0;
   options.host = "no such host";
-  EXPECT_EQ(HttpServer::Start(options, {metrics, health}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(HttpServer::Start(options, {metrics, request_bytes, health}).status().code(),
+            absl::StatusCode::kInvalidArgument);
   options.host = "127.0.0.1";
   options.tls_cert_file = options.tls_key_file = "/nonexistent.pem";
-  EXPECT_EQ(HttpServer::Start(options, {metrics, health}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(HttpServer::Start(options, {metrics, request_bytes, health}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -62,11 +62,14 @@ class HttpTlsTest : public testing::Test {
   }
 
   Metrics metrics_;
+  MemoryBudget request_bytes_{1 << 20};
   HttpOptions options_;
 };
 
 TEST_F(HttpTlsTest, ServesRequestsAndSaysFarewell) {
-  auto server = HttpServer::Start(options_, {metrics_, [] { return HealthState{Health::kReady, "", 1}; }});
+  auto server = HttpServer::Start(options_, {metrics_, request_bytes_, [] {
+                                               return HealthState{Health::kReady, "", 1};
+                                             }});
   ASSERT_TRUE(server.ok()) << server.status();
   RawHttpClient socket((*server)->port());
   const std::unique_ptr<SSL_CTX, Freer<SSL_CTX_free>> context(SSL_CTX_new(TLS_client_method()));
@@ -87,7 +90,9 @@ TEST_F(HttpTlsTest, ServesRequestsAndSaysFarewell) {
 }
 
 TEST_F(HttpTlsTest, OutlivesClientsThatSpeakPlainly) {
-  auto server = HttpServer::Start(options_, {metrics_, [] { return HealthState{Health::kReady, "", 1}; }});
+  auto server = HttpServer::Start(options_, {metrics_, request_bytes_, [] {
+                                               return HealthState{Health::kReady, "", 1};
+                                             }});
   ASSERT_TRUE(server.ok()) << server.status();
   for (int i = 0; i < 3; ++i) {
     RawHttpClient plain((*server)->port());

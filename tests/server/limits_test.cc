@@ -82,7 +82,6 @@ TEST(LimitsTest, ListsAreBounded) {
        [](GenerateRequest& r) {
          r.logit_bias = {{1, 100.5}};
        }},
-      {"request_id", [](GenerateRequest& r) { r.request_id = std::string(kMaxRequestIdBytes + 1, 'x'); }},
       {"min_tokens",
        [](GenerateRequest& r) {
          r.max_tokens = 3;

@@ -120,7 +120,6 @@ TEST(ParseCompletionRequestTest, RefusesBadPrompts) {
       {absl::StrCat(R"({"prompt":["a")", Repeat(",\"a\"", 32), "]}"), "too_many_prompts", "prompt"},
       {R"({"prompt":"a","messages":[]})", "conflict", "messages"},
       {R"({"prompt":"a","suffix":"b"})", "unsupported_parameter", "suffix"},
-      {R"({"prompt":"a","echo":true,"logprobs":1})", "unsupported_combination", "logprobs"},
       {R"({"prompt":"a","logprobs":true})", "wrong_type", "logprobs"},
   };
   for (const BadCase& bad : cases) ExpectError(ParseCompletion(bad.body), bad);
