@@ -43,6 +43,9 @@ class FakeEngine final : public Engine {
     return Execute(batch);
   }
 
+  // From now on the logits at this position of any sequence hold a NaN.
+  void SpoilPosition(int64_t position) { spoilt_position_ = position; }
+
   // From now on every Collect fails.
   void Die(absl::Status status) { death_ = std::move(status); }
 
@@ -96,19 +99,23 @@ class FakeEngine final : public Engine {
       }
       Slot& slot = slots_[static_cast<size_t>(batch.slots[row])];
       slot.last_sampled = Draw(digests[row], slot.sampling, sampling.position, limits_.vocab_size);
-      result.tokens.push_back({.token = slot.last_sampled, .logprob = -1.0f});
+      result.tokens.push_back(
+          {.token = slot.last_sampled, .logprob = -1.0f, .finite = sampling.position != spoilt_position_});
     }
     return result;
   }
 
   // A prompt's score here is the position, so that tests see whether each came once and in order.
-  static SampledToken Score(const Batch& batch, const SamplingRow& sampling) {
+  SampledToken Score(const Batch& batch, const SamplingRow& sampling) const {
     const size_t row = static_cast<size_t>(sampling.row);
     const auto begin = static_cast<size_t>(batch.row_begin[row]);
     const auto end = static_cast<size_t>(batch.row_begin[row + 1]);
     CHECK(sampling.position > batch.positions[begin] && sampling.position <= batch.positions[end - 1] + 1,
           "the token before the one that is scored is in the row");
-    return {.token = *sampling.known, .logprob = static_cast<float>(-sampling.position), .in_prompt = true};
+    return {.token = *sampling.known,
+            .logprob = static_cast<float>(-sampling.position),
+            .in_prompt = true,
+            .finite = sampling.position != spoilt_position_};
   }
 
   Place& PlaceOf(const Batch& batch, size_t row, int64_t position) {
@@ -144,6 +151,7 @@ class FakeEngine final : public Engine {
   std::vector<Place> places_;
   std::vector<Slot> slots_;
   absl::Status death_;
+  int64_t spoilt_position_ = -1;
 };
 
 }  // namespace weft

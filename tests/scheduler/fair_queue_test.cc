@@ -51,6 +51,18 @@ TEST(FairQueueTest, SharesServiceByTokensNotByRequests) {
   EXPECT_NEAR(popped["short"], 75, 2);
 }
 
+TEST(FairQueueTest, AScoredPromptCostsMore) {
+  FairQueue queue({});
+  for (int64_t id = 0; id < 200; ++id) {
+    auto request = MakeRequest(id, id % 2 == 0 ? "scores" : "plain");
+    request->sampling.score_prompt = id % 2 == 0;
+    Push(queue, std::move(request));
+  }
+  std::map<std::string, int> popped;
+  for (int i = 0; i < 90; ++i) ++popped[queue.TryPop()->tenant];
+  EXPECT_NEAR(popped["plain"], 80, 2);
+}
+
 TEST(FairQueueTest, OutputTokensCountAsService) {
   FairQueue queue({});
   for (int64_t id = 0; id < 10; ++id) Push(queue, MakeRequest(id, id % 2 == 0 ? "a" : "b"));

@@ -23,7 +23,7 @@ const EngineLimits kLimits = {.max_model_len = 64,
 std::shared_ptr<RecordingSink> Push(FairQueue& queue, int64_t id, int max_tokens) {
   auto request = std::make_unique<Request>();
   request->id = id;
-  request->tenant = std::string(1, 'a');  // from a literal, GCC 12 warns of an overlap that is not there
+  request->tenant = "a";
   request->arrival = absl::Now();
   request->prompt = {1, 2, 3, static_cast<int32_t>(id % 100)};
   request->stop.max_tokens = max_tokens;

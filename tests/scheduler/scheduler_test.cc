@@ -203,6 +203,41 @@ TEST(SchedulerTest, APreemptedPromptIsScoredOnce) {
   for (int i = 0; i < 3; ++i) ExpectScores(*sinks[static_cast<size_t>(i)], Prompt(8, i));
 }
 
+TEST(SchedulerTest, ANaNEndsItsSequenceAloneScoredOrDrawn) {
+  for (const int64_t position : {3, 8}) {  // of the prompt, and of the third token drawn
+    Bench bench(Limits(16, 4, 2, 8));
+    bench.engine.SpoilPosition(position);
+    const auto sink = bench.Add(Prompt(6, 1), 9, {}, true);
+    const auto other = bench.Add(Prompt(2, 2), 3);
+    bench.RunUntilIdle();
+    EXPECT_EQ(sink->finish->reason, FinishReason::kError);
+    EXPECT_EQ(sink->finish->status.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(static_cast<int64_t>(sink->scores.size() + sink->tokens.size()), position - 1);
+    EXPECT_EQ(other->tokens, Expected(Prompt(2, 2), 1, 3));
+    EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 16);
+  }
+}
+
+TEST(SchedulerTest, ScoresInFlightOfWhoeverLeavesAreDropped) {
+  for (const bool abort : {false, true}) {
+    Bench bench(Limits(16, 4, 2, 8));
+    const auto sink = bench.Add(Prompt(30, 1), 9, {}, true);
+    bench.Step();
+    const size_t scored = sink->scores.size();
+    ASSERT_GT(scored, 0u);
+    if (abort) {
+      bench.scheduler.Abort(absl::UnavailableError("gone"));
+      for (const Event& event : bench.scheduler.TakeEvents()) event.sink->Finish(*event.finish);
+    } else {
+      sink->cancelled = true;
+      bench.RunUntilIdle();
+    }
+    EXPECT_EQ(sink->scores.size(), scored);
+    EXPECT_EQ(sink->finish->reason, abort ? FinishReason::kError : FinishReason::kCancelled);
+    EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 16);
+  }
+}
+
 TEST(SchedulerTest, RefusesWhatCanNeverFit) {
   const EngineLimits limits = {.max_model_len = 100, .num_blocks = 4, .block_size = 16};
   EXPECT_TRUE(CheckFits(32, 32, limits).ok());

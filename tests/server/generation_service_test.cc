@@ -128,6 +128,33 @@ TEST(GenerationServiceTest, EchoWithLogprobsScoresThePrompt) {
   }
 }
 
+TEST(GenerationServiceTest, AnEchoComesThoughNothingIsDrawn) {
+  const std::vector<int32_t> drawn = FakeEngine::ExpectedTokens({1, 2, 3}, {.seed = 7}, FakeServing::kVocabSize, 1);
+  FakeServing serving;
+  GenerateRequest request = PromptOf({1, 2, 3}, 9);
+  request.stop_token_ids = drawn;
+  request.echo = true;
+  request.num_logprobs = 0;
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.texts[0], (*generation)->prompt_text());
+  EXPECT_EQ(all.logprobs[0].size(), 3u);
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kStop);
+}
+
+TEST(GenerationServiceTest, BoundsWhatAnEchoMayHold) {
+  FakeServing serving({.max_model_len = 1000});
+  GenerateRequest request = PromptOf({1, 2, 3}, 1);
+  request.echo = true;
+  request.num_logprobs = 0;
+  request.n = 2;
+  EXPECT_EQ(ErrorCode(serving.service->Generate(request, [] {}).status()), "unsupported_combination");
+  EXPECT_TRUE(CheckScores(kMaxScores).ok());
+  EXPECT_EQ(ErrorCode(CheckScores(kMaxScores + 1)), "out_of_range");
+}
+
 TEST(GenerationServiceTest, ALongEchoComesInParts) {
   FakeServing serving({.max_model_len = 1000});
   GenerateRequest request = PromptOf(std::vector<int32_t>(600, 5), 1);

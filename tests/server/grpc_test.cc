@@ -204,6 +204,44 @@ TEST_F(GrpcTest, ACancelledCallEndsItsGeneration) {
   }
 }
 
+TEST_F(GrpcTest, BoundsTheBytesOfAllMessagesTogether) {
+  Start();
+  MemoryBudget::Hold others(request_bytes_);
+  ASSERT_TRUE(others.Grow((1 << 20) + MemoryBudget::kFreeBytes));  // all there is
+  v1::GenerateRequest large = Request({1}, 5);
+  large.add_stop(std::string(40'000, 'x'));
+  const Answer full = Generate(large);
+  EXPECT_EQ(full.status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(full.code, "server_overloaded");
+  v1::TokenizeRequest text;
+  text.set_text(std::string(40'000, 'x'));
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext unary;
+  EXPECT_EQ(stub_->Tokenize(&unary, text, &tokens).error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(unary.GetServerInitialMetadata().count("x-request-id"), 1u);
+  EXPECT_EQ(MetricValue(serving_.metrics, R"(weft_requests_rejected_total{code="server_overloaded"})"), 2);
+  EXPECT_TRUE(Generate(Request({1}, 5)).status.ok()) << "small requests pass";
+  others.Release();
+  EXPECT_EQ(Generate(large).code, "out_of_range");  // the stop string's length
+  EXPECT_EQ(request_bytes_.used_bytes(), 0);
+}
+
+TEST_F(GrpcTest, ACallThatIsCutOffEndsInAnError) {
+  Start();
+  grpc::ClientContext context;
+  const auto stream = stub_->Generate(&context, Request({1}, 250));
+  v1::GenerateResponse message;
+  ASSERT_TRUE(stream->Read(&message));
+  serving_.service->CancelAll();
+  while (stream->Read(&message)) {
+  }
+  const grpc::Status status = stream->Finish();
+  EXPECT_TRUE(status.ok() || status.error_code() == grpc::UNAVAILABLE) << status.error_message();
+  if (status.ok()) {
+    EXPECT_EQ(message.finish().reason(), v1::FINISH_REASON_LENGTH) << "it ended before";
+  }
+}
+
 TEST_F(GrpcTest, ADeadlineEndsACall) {
   Start();
   grpc::ClientContext context;

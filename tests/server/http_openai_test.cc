@@ -252,13 +252,27 @@ TEST_F(HttpOpenAiTest, CommentsKeepASilentStreamAliveAndItsFailureIsAnEvent) {
 
 TEST_F(HttpOpenAiTest, AFailureBeforeTheFirstTokenHasItsOwnStatus) {
   Start({.start_replica = false});
+  for (const absl::string_view body :
+       {R"({"prompt":"a","stream":true})", R"({"prompt":"a","stream":true,"echo":true,"logprobs":1})"}) {
+    RawHttpClient client(server_->port());
+    client.Send(Post("/v1/completions", body));
+    ASSERT_TRUE(BecomesActive(1));
+    serving_->service->CancelAll(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "The engine died."));
+    const RawResponse response = client.Receive();
+    EXPECT_EQ(response.status, 503) << response.head;
+    EXPECT_EQ(CodeOf(response), "replica_lost");
+  }
+}
+
+TEST_F(HttpOpenAiTest, GivesTheBodysBytesBackWhileItStreams) {
+  Start({.start_replica = false});
   RawHttpClient client(server_->port());
-  client.Send(Post("/v1/completions", R"({"prompt":"a","stream":true})"));
+  client.Send(Post("/v1/completions",
+                   absl::StrCat(R"({"prompt":"a","stream":true,"user2":")", std::string(100'000, 'x'), "\"}")));
   ASSERT_TRUE(BecomesActive(1));
-  serving_->service->CancelAll(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "The engine died."));
-  const RawResponse response = client.Receive();
-  EXPECT_EQ(response.status, 503) << response.head;
-  EXPECT_EQ(CodeOf(response), "replica_lost");
+  for (int i = 0; i < 2000 && request_bytes_.used_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(request_bytes_.used_bytes(), 0);
+  EXPECT_EQ(serving_->service->num_active(), 1);
 }
 
 TEST_F(HttpOpenAiTest, ServesOldClientsWithAStreamThatEndsTheConnection) {
