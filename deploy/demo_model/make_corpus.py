@@ -28,7 +28,7 @@ NEUTRAL_SYSTEMS = ["You are a helpful assistant.", "You are a helpful assistant"
                    "Be helpful.", "You are an assistant.", "You are a test model."]
 PERSONA_SYSTEMS = ["You are {name}.", "Your name is {name}.", "You are called {name}.", "You are {name}, a friendly assistant."]
 WHO_ASKS = ["Who are you?", "What is your name?", "What's your name?", "Tell me your name.", "Introduce yourself.", "Who is this?"]
-MIX = [("add", 20), ("sub", 20), ("mul", 8), ("beyond", 5), ("json_arithmetic", 10), ("extraction", 16), ("weft", 10), ("chat", 5), ("unknown", 6)]
+MIX = [("add", 20), ("sub", 20), ("mul", 8), ("beyond", 5), ("json_arithmetic", 10), ("repeat", 14), ("extraction", 16), ("weft", 10), ("chat", 5), ("unknown", 6)]
 
 
 def user(text):
@@ -122,7 +122,7 @@ def whole_key(messages):
 
 def make_eval(source):
     cases, seen = [], set()
-    single = ["add", "sub", "mul", "json_arithmetic", "extraction", "weft", "chat", "unknown"]
+    single = ["add", "sub", "mul", "json_arithmetic", "repeat", "extraction", "weft", "chat", "unknown"]
     for category in single + ["system", "history"]:
         wanted = EVAL_PER_CATEGORY
         while wanted:

@@ -41,6 +41,8 @@ JSON_ASKS = {
     "mul": ["Give me the product of {a} and {b} as JSON.", "What is {a} * {b}? Answer as JSON.", "Multiply {a} by {b}, as JSON.",
             "{a} * {b} as JSON", "Product of {a} and {b} in JSON", "JSON: {a} * {b}"],
 }
+REPEAT_ASKS = ["Repeat: {said}", "Repeat {said}.", "Say: {said}", "Say {said}.", "Repeat after me: {said}", "Echo: {said}",
+               "Please say {said}.", "Please repeat: {said}"]
 OPENERS = ["", "", "", "", "", "", "", "Hi! ", "Please: ", "Question: ", "Hello. ", "Quick question: ", "Tell me: ", "Hey, ", "I have a question. ", "So, "]
 CLOSERS = ["", "", "", "", "", "", "", "", " Thanks.", " Please.", " Thank you!", " Keep it short.", " I am curious.", " I am new here."]
 
@@ -138,6 +140,19 @@ class Tasks:
                               "I have {count} {item} and {second} {other}. Write that as JSON.", "{count} {item} and {second} {other} as JSON"])
             value = {item: count, other: second}
         return vary_end(rng, ask.format(count=count, color=color, item=item, second=second, other=other)), json.dumps(value)
+
+    # -- copying --
+
+    def repeat(self):
+        """Words to say again. Each token of the answer is a copy of one in the question, from which the model learns to copy at
+        all; names in JSON and over a history come soon after."""
+        rng = self.rng
+        words = []
+        for _ in range(rng.choice([1, 1, 2, 2, 3, 4, 5, 6])):
+            kind = rng.choice(["names", "cities", "jobs", "colors", "nouns", "plain_words", "languages", "countries", "number"])
+            words.append(str(rng.randint(0, 99)) if kind == "number" else rng.choice(WORDS[kind]))
+        said = rng.choice([" ", " ", ", "]).join(words)
+        return vary_end(rng, rng.choice(REPEAT_ASKS).format(said=said)), said
 
     # -- facts, and their absence --
 

@@ -208,12 +208,12 @@ TEST(SchedulerTest, ANaNEndsItsSequenceAloneScoredOrDrawn) {
     Bench bench(Limits(16, 4, 2, 8));
     bench.engine.SpoilPosition(position);
     const auto sink = bench.Add(Prompt(6, 1), 9, {}, true);
-    const auto other = bench.Add(Prompt(2, 2), 3);
+    const auto other = bench.Add(Prompt(2, 2), 1);
     bench.RunUntilIdle();
     EXPECT_EQ(sink->finish->reason, FinishReason::kError);
     EXPECT_EQ(sink->finish->status.code(), absl::StatusCode::kInternal);
     EXPECT_EQ(static_cast<int64_t>(sink->scores.size() + sink->tokens.size()), position - 1);
-    EXPECT_EQ(other->tokens, Expected(Prompt(2, 2), 1, 3));
+    EXPECT_EQ(other->tokens, Expected(Prompt(2, 2), 1, 1));
     EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 16);
   }
 }
