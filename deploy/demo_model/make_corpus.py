@@ -169,7 +169,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, required=True, help="directory for train.jsonl")
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--conversations", type=int, default=110000)
+    parser.add_argument("--conversations", type=int, default=330000)
     args = parser.parse_args()
 
     cases = make_eval(Tasks(random.Random(args.seed + 1), evaluation=True))
