@@ -62,7 +62,9 @@ void Replica::Commit(absl::StatusOr<StepResult> result) {
 void Replica::Publish(std::vector<Event> events) {
   absl::flat_hash_map<std::string, int64_t> drawn;
   for (const Event& event : events) {
-    if (event.token.has_value()) {
+    if (event.num_cached_tokens.has_value()) {
+      event.sink->Start(*event.num_cached_tokens);
+    } else if (event.token.has_value()) {
       event.sink->Push(*event.token);
       if (!event.token->in_prompt) ++drawn[event.tenant];
     } else {

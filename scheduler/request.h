@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/batch.h"
+#include "scheduler/prefix_key.h"
 
 namespace weft {
 
@@ -28,12 +29,14 @@ struct FinishEvent {
 
 // Where a request's tokens go. Shared by the scheduler, which pushes, and the front end, which reads.
 //
-// Push and Finish come in order, Finish exactly once and last: from the replica's thread, or, for a request that leaves
-// the queue before a replica has it, from the thread that takes it out. They never block and never do I/O. Cancelled
-// may be asked from any thread.
+// Start, Push and Finish come in order, Start at most once, Finish exactly once and last: from the replica's thread,
+// or, for a request that leaves the queue before a replica has it, from the thread that takes it out. They never block
+// and never do I/O. Cancelled may be asked from any thread.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
+  // Before anything else, when the sequence first runs: so many of its prompt's tokens were computed for others before.
+  virtual void Start(int64_t num_cached_tokens) = 0;
   virtual void Push(const SampledToken& token) = 0;
   virtual void Finish(const FinishEvent& event) = 0;
   virtual bool Cancelled() const = 0;  // true: nobody reads any more; resources are freed within two steps
@@ -52,6 +55,10 @@ struct Request {
   std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
   StopCriteria stop;
+  // Who may share this request's blocks, and the keys of its prompt's full blocks in that scope; made by the front end,
+  // because hashing takes a while. None: nobody may.
+  std::optional<PrefixKey> prefix_scope;
+  std::vector<PrefixKey> prefix_keys;
   std::shared_ptr<TokenSink> sink;
 };
 

@@ -34,7 +34,7 @@ absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const Engi
 }
 
 Scheduler::Scheduler(const EngineLimits& limits, const Clock& clock)
-    : limits_(limits), clock_(clock), pool_(limits.num_blocks) {
+    : limits_(limits), clock_(clock), pool_(limits.num_blocks, limits.block_size) {
   for (int32_t slot = limits.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -114,19 +114,99 @@ bool Scheduler::ReserveBlocks(Sequence& sequence, int num_tokens, StepBudget& bu
 void Scheduler::AdmitWaiting(StepBudget& budget) {
   if (budget.preempted) return;
   out_of_blocks_ = false;
-  while (!waiting_.empty() && !free_slots_.empty() && budget.tokens > 0) {
-    Sequence& sequence = *waiting_.front();
-    // One block of headroom for each that runs, or the newcomer would be preempted at once.
-    const int num_blocks = NumBlocks(sequence.num_known());
-    out_of_blocks_ = num_blocks + static_cast<int>(running_.size()) > pool_.num_free();
+  for (size_t i = 0; i < waiting_.size() && !free_slots_.empty() && budget.tokens > 0;) {
+    Sequence& sequence = *waiting_[i];
+    if (WaitsForPrefix(sequence)) {
+      ++i;  // and holds nobody up
+      continue;
+    }
+    out_of_blocks_ = !AdmitOne(sequence);
     if (out_of_blocks_) return;
-    CHECK(sequence.blocks.GrowTo(num_blocks), "enough blocks are free");
-    sequence.slot = free_slots_.back();
-    free_slots_.pop_back();
-    InsertByAge(running_, std::move(waiting_.front()));
-    waiting_.pop_front();
+    InsertByAge(running_, std::move(waiting_[i]));
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
     GrowOne(sequence, budget);
   }
+}
+
+// Its blocks and a slot; false, and nothing changes, when the pool can't give them.
+bool Scheduler::AdmitOne(Sequence& sequence) {
+  TakeUpPrefix(sequence);
+  const int num_blocks = NumBlocks(sequence.num_known());
+  // One block of headroom for each that runs, or the newcomer would be preempted at once.
+  const int needed = num_blocks - sequence.blocks.size() + static_cast<int>(running_.size());
+  if (needed > pool_.num_available()) {
+    DropBlocks(sequence);
+    return false;
+  }
+  CHECK(sequence.blocks.GrowTo(num_blocks), "enough blocks are available");
+  for (int block = sequence.num_registered; block < NumShareable(sequence); ++block) {
+    computing_.try_emplace(sequence.prefix_keys[static_cast<size_t>(block)], &sequence);
+  }
+  sequence.slot = free_slots_.back();
+  free_slots_.pop_back();
+  return true;
+}
+
+// Blocks that this sequence can take up at most. Its last known token is always computed anew, because the logits
+// behind it are wanted; so are all of a prompt that is to be scored.
+int Scheduler::NumShareable(const Sequence& sequence) const {
+  if (sequence.NumScores(sequence.num_known()) > 0) return 0;
+  return std::min(static_cast<int>(sequence.prefix_keys.size()), (sequence.num_known() - 1) / limits_.block_size);
+}
+
+// Blocks are registered in order, so the first that is missing is found by bisection.
+bool Scheduler::WaitsForPrefix(const Sequence& sequence) const {
+  if (computing_.empty()) return false;
+  const auto begin = sequence.prefix_keys.begin();
+  const auto end = begin + NumShareable(sequence);
+  const auto missing = std::partition_point(begin, end, [this](const PrefixKey& key) { return pool_.Has(key); });
+  return missing != end && computing_.contains(*missing);
+}
+
+void Scheduler::TakeUpPrefix(Sequence& sequence) {
+  const int most = NumShareable(sequence);
+  int block = 0;
+  while (block < most &&
+         sequence.blocks.TakeUp(sequence.prefix_keys[static_cast<size_t>(block)], TokensOfBlock(sequence, block))) {
+    ++block;
+  }
+  sequence.num_registered = block;
+  sequence.num_computed = sequence.num_scheduled = block * limits_.block_size;
+}
+
+// What is computed by now may be taken up by others.
+void Scheduler::RegisterBlocks(Sequence& sequence) {
+  const std::optional<PrefixKey>& scope = sequence.request->prefix_scope;
+  if (!scope.has_value()) return;
+  std::vector<PrefixKey>& keys = sequence.prefix_keys;
+  const int num_tokens = std::min(sequence.num_computed, sequence.num_known());
+  for (int& block = sequence.num_registered; (block + 1) * limits_.block_size <= num_tokens; ++block) {
+    const auto i = static_cast<size_t>(block);
+    const absl::Span<const int32_t> tokens = TokensOfBlock(sequence, block);
+    if (i == keys.size()) keys.push_back(NextPrefixKey(keys.empty() ? *scope : keys.back(), tokens));
+    pool_.Register(sequence.blocks.ids()[i], keys[i], tokens);
+    const auto computing = computing_.find(keys[i]);
+    if (computing != computing_.end() && computing->second == &sequence) computing_.erase(computing);
+  }
+}
+
+// It won't compute what it promised; who waits for that computes it.
+void Scheduler::ForgetComputing(const Sequence& sequence) {
+  for (auto key = sequence.prefix_keys.begin() + sequence.num_registered; key < sequence.prefix_keys.end(); ++key) {
+    const auto computing = computing_.find(*key);
+    if (computing != computing_.end() && computing->second == &sequence) computing_.erase(computing);
+  }
+}
+
+void Scheduler::DropBlocks(Sequence& sequence) {
+  sequence.blocks.Clear();
+  sequence.num_registered = 0;
+  sequence.num_computed = sequence.num_scheduled = 0;
+}
+
+absl::Span<const int32_t> Scheduler::TokensOfBlock(const Sequence& sequence, int block) const {
+  const auto size = static_cast<size_t>(limits_.block_size);
+  return absl::MakeConstSpan(sequence.tokens).subspan(static_cast<size_t>(block) * size, size);
 }
 
 Batch Scheduler::BuildBatch() {
@@ -160,6 +240,9 @@ void Scheduler::AppendRow(const Chunk& chunk, Batch& batch) {
   }
   if (!sequence.was_scheduled) {
     stats_.queue_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - request.arrival));
+    stats_.num_prompt_tokens += sequence.num_prompt();
+    stats_.num_cached_tokens += sequence.num_scheduled;
+    events_.push_back({request.sink, request.tenant, sequence.num_scheduled, std::nullopt, std::nullopt});
     sequence.was_scheduled = true;
   }
   const int end = sequence.num_scheduled + chunk.num_tokens;
@@ -191,6 +274,7 @@ void Scheduler::Commit(const StepResult& result) {
     --sequence.num_in_flight;
     sequence.num_computed += chunk.num_tokens;
     stats_.num_tokens_computed += chunk.num_tokens;
+    RegisterBlocks(sequence);
     for (int i = 0; i < chunk.num_scores; ++i) CommitScore(sequence, result.tokens[next_token++]);
     if (!chunk.samples) continue;
     --sequence.num_pending;
@@ -207,7 +291,7 @@ void Scheduler::CommitScore(Sequence& sequence, const SampledToken& token) {
   if (sequence.leaving == Sequence::Leaving::kFinished) return;
   if (!token.finite) return FinishNotFinite(sequence);
   ++sequence.num_scored;
-  events_.push_back({sequence.request->sink, sequence.request->tenant, token, std::nullopt});
+  events_.push_back({sequence.request->sink, sequence.request->tenant, std::nullopt, token, std::nullopt});
 }
 
 // A preempted sequence still takes its token: tokens are kept, and a draw that depends only on (seed, sequence,
@@ -222,7 +306,7 @@ void Scheduler::CommitToken(Sequence& sequence, const SampledToken& token) {
     return;
   }
   sequence.tokens.push_back(token.token);
-  events_.push_back({request.sink, request.tenant, token, std::nullopt});
+  events_.push_back({request.sink, request.tenant, std::nullopt, token, std::nullopt});
   if (sequence.num_output() >= request.stop.max_tokens) Finish(sequence, {.reason = FinishReason::kLength});
 }
 
@@ -232,11 +316,13 @@ void Scheduler::FinishNotFinite(Sequence& sequence) {
 
 void Scheduler::Finish(Sequence& sequence, FinishEvent event) {
   sequence.leaving = Sequence::Leaving::kFinished;
-  events_.push_back({sequence.request->sink, sequence.request->tenant, std::nullopt, std::move(event)});
+  ForgetComputing(sequence);
+  events_.push_back({sequence.request->sink, sequence.request->tenant, std::nullopt, std::nullopt, std::move(event)});
 }
 
 void Scheduler::Preempt(Sequence& sequence) {
   sequence.leaving = Sequence::Leaving::kPreempted;
+  ForgetComputing(sequence);
   ++stats_.num_preemptions;
   if (sequence.num_in_flight == 0) sequence.blocks.Clear();
 }
@@ -251,10 +337,9 @@ void Scheduler::SweepLeaving() {
     }
     free_slots_.push_back(sequence->slot);
     if (sequence->leaving == Sequence::Leaving::kFinished) continue;
-    sequence->blocks.Clear();
+    DropBlocks(*sequence);
     sequence->slot = -1;
     sequence->slot_started = false;
-    sequence->num_computed = sequence->num_scheduled = 0;
     sequence->leaving = Sequence::Leaving::kNo;
     InsertByAge(waiting_, std::move(sequence));
   }
@@ -281,7 +366,9 @@ Stats Scheduler::stats() const {
   stats.num_waiting = static_cast<int64_t>(waiting_.size());
   stats.num_running = static_cast<int64_t>(running_.size());
   stats.num_blocks = pool_.num_blocks();
-  stats.num_free_blocks = pool_.num_free();
+  stats.num_free_blocks = pool_.num_available();
+  stats.num_cached_blocks = pool_.num_cached();
+  stats.num_evictions = pool_.num_evictions();
   return stats;
 }
 
@@ -300,7 +387,12 @@ void Scheduler::CheckInvariants() const {
     CHECK(sequence->blocks.size() == 0 && sequence->slot == -1, "who waits holds nothing");
     CHECK(sequence->num_in_flight == 0 && sequence->num_pending == 0, "who waits is in no step");
   }
-  CHECK(num_held + pool_.num_free() == pool_.num_blocks(), "every block is free or has one owner");
+  pool_.CheckInvariants();
+  CHECK(num_held == pool_.NumHolders(), "a block's holders are sequences that run");
+  for (const auto& [key, owner] : computing_) {
+    CHECK(std::any_of(running_.begin(), running_.end(), [o = owner](const auto& s) { return s.get() == o; }),
+          "who computes a prefix runs");
+  }
   CHECK(running_.size() + free_slots_.size() == static_cast<size_t>(limits_.max_num_seqs), "a slot a running sequence");
 }
 

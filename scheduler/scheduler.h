@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/engine.h"
 #include "scheduler/clock.h"
@@ -20,10 +22,11 @@
 
 namespace weft {
 
-// Something a sink must be told. Exactly one of token and finish is set.
+// Something a sink must be told. Exactly one of num_cached_tokens, token and finish is set.
 struct Event {
   std::shared_ptr<TokenSink> sink;  // shared with the front end's reader
   std::string tenant;
+  std::optional<int64_t> num_cached_tokens;  // it starts
   std::optional<SampledToken> token;
   std::optional<FinishEvent> finish;
 };
@@ -36,6 +39,10 @@ absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const Engi
 // Blocks: a sequence gets the blocks of all its known tokens when it is admitted, and one more each time it outgrows
 // them. When none is free, the newest running sequence is preempted: it keeps its tokens, drops its blocks and is
 // computed anew later. The oldest is never preempted, and every request fits alone, so there is always progress.
+//
+// Prefixes: a block that is full and computed is registered under a key that names all tokens up to its end, and a
+// sequence with the same beginning, in the same scope, takes it up instead of computing it. Of several that begin
+// alike, one computes and the others wait for its blocks: n choices of one prompt cost one prompt.
 class Scheduler {
  public:
   Scheduler(const EngineLimits& limits, const Clock& clock);
@@ -82,6 +89,15 @@ class Scheduler {
   void AdmitWaiting(StepBudget& budget);
   Batch BuildBatch();
 
+  bool AdmitOne(Sequence& sequence);
+  int NumShareable(const Sequence& sequence) const;
+  bool WaitsForPrefix(const Sequence& sequence) const;
+  void TakeUpPrefix(Sequence& sequence);
+  void RegisterBlocks(Sequence& sequence);
+  void ForgetComputing(const Sequence& sequence);
+  void DropBlocks(Sequence& sequence);
+  absl::Span<const int32_t> TokensOfBlock(const Sequence& sequence, int block) const;
+
   void GrowOne(Sequence& sequence, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens, StepBudget& budget);
   void AppendRow(const Chunk& chunk, Batch& batch);
@@ -103,6 +119,8 @@ class Scheduler {
   std::vector<Chunk> chosen_;           // for the step being built
   std::deque<StepInFlight> in_flight_;  // oldest first
   std::vector<Event> events_;
+  // The prompt's blocks that running sequences compute just now, and will register.
+  absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool out_of_blocks_ = false;  // the oldest that waits did not fit
   int64_t next_step_ = 0;
   Stats stats_;

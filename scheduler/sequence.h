@@ -22,7 +22,7 @@ namespace weft {
 //   num_pending                 |-->   drawn in flight: a place, not yet a token
 struct Sequence {
   Sequence(std::unique_ptr<Request> r, KvBlockPool& pool)
-      : request(std::move(r)), tokens(request->prompt), blocks(pool) {}
+      : request(std::move(r)), tokens(request->prompt), prefix_keys(std::move(request->prefix_keys)), blocks(pool) {}
 
   int num_prompt() const { return static_cast<int>(request->prompt.size()); }
   int num_known() const { return static_cast<int>(tokens.size()); }
@@ -49,12 +49,14 @@ struct Sequence {
 
   std::unique_ptr<Request> request;
   std::vector<int32_t> tokens;
+  std::vector<PrefixKey> prefix_keys;  // of the first full blocks of `tokens`; grows as they fill
   int num_computed = 0;
   int num_scheduled = 0;
   int num_pending = 0;
   int num_in_flight = 0;  // steps
   int num_scored = 0;     // prompt tokens whose score the sink has; the first token has none
   BlockTable blocks;
+  int num_registered = 0;     // of its blocks, from the first on: offered to the pool, or taken up from it
   int32_t slot = -1;          // -1: none
   bool slot_started = false;  // the engine knows the slot's sampling parameters
   bool was_scheduled = false;

@@ -33,7 +33,11 @@ struct Stats {
   int64_t num_waiting = 0;  // pulled by the replica but not running; the fair queue counts its own
   int64_t num_running = 0;
   int64_t num_blocks = 0;
-  int64_t num_free_blocks = 0;
+  int64_t num_free_blocks = 0;    // what a sequence can get; the cached are among them
+  int64_t num_cached_blocks = 0;  // nobody's, but their content may be taken up
+  int64_t num_evictions = 0;      // of cached blocks
+  int64_t num_prompt_tokens = 0;  // of sequences that began to run
+  int64_t num_cached_tokens = 0;  // of these, computed for others before
   int64_t num_preemptions = 0;
   int64_t num_steps = 0;
   int64_t num_tokens_computed = 0;  // prompt tokens, those recomputed after a preemption, and drawn ones fed back

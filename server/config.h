@@ -23,12 +23,15 @@ struct ModelOptions {
   int64_t max_model_len = 0;          // tokens; 0: the model's own limit, clamped to what the KV cache holds
 };
 
+enum class PrefixCache { kTenant, kAll, kOff };  // who shares what was computed for equal beginnings
+
 struct EngineOptions {
   int max_num_seqs = 64;             // sequences that run at once
   int max_num_batched_tokens = 512;  // tokens a step
   int block_size = 16;               // tokens a KV block
   int64_t kv_cache_bytes = 0;  // 0: what max_num_seqs sequences of max_model_len need, at most a quarter of memory
-  int threads = 0;             // of the CPU backend; 0: one a core
+  PrefixCache prefix_cache = PrefixCache::kTenant;
+  int threads = 0;  // of the CPU backend; 0: one a core
 };
 
 struct QueueOptions {

@@ -34,6 +34,9 @@ const std::pair<absl::string_view, std::string> kLogLevels[] = {
     {"trace", "trace"}, {"debug", "debug"}, {"info", "info"}, {"warn", "warn"}, {"error", "error"}};
 const std::pair<absl::string_view, std::string> kLogFormats[] = {{"text", "text"}, {"json", "json"}};
 
+constexpr std::pair<absl::string_view, PrefixCache> kPrefixCaches[] = {
+    {"tenant", PrefixCache::kTenant}, {"all", PrefixCache::kAll}, {"off", PrefixCache::kOff}};
+
 constexpr int kMaxPort = 65535;
 
 const ConfigSetting kSettings[] = {
@@ -65,6 +68,13 @@ const ConfigSetting kSettings[] = {
     {"Engine", "kv-cache-memory",
      "Memory for the KV cache. auto: what max-num-seqs sequences of full length need, at most a quarter of the memory.",
      [](Config& c) -> SettingRef { return BytesSetting{.value = &c.engine.kv_cache_bytes, .auto_is_zero = true}; }},
+    {"Engine", "prefix-cache",
+     "Who shares what was computed for prompts that begin alike: requests of one tenant, all, or none. all: response "
+     "times "
+     "tell tenants what others ask.",
+     [](Config& c) -> SettingRef {
+       return WordSetting<PrefixCache>{&c.engine.prefix_cache, kPrefixCaches};
+     }},
     {"Engine", "threads", "Threads that compute. auto: one a core.",
      [](Config& c) -> SettingRef {
        return NumberSetting{.value = &c.engine.threads, .most = 1024, .auto_is_zero = true};

@@ -41,6 +41,7 @@ struct GenerateRequest {
   double presence_penalty = 0;
   double frequency_penalty = 0;
   std::vector<std::pair<int64_t, double>> logit_bias;
+  std::string cache_salt;  // blocks are shared only among requests with the same one
   std::optional<int64_t> seed;
   std::optional<int64_t> num_logprobs;  // best tokens to report beside the drawn one
 };

@@ -66,6 +66,8 @@ void Generation::Echo(Choice& choice, Delta& first, std::vector<Delta>& deltas) 
 Usage Generation::usage() const {
   Usage usage;
   usage.prompt_tokens = static_cast<int64_t>(prompt_ids_.size());
+  // The first choice's: the others also found what the first one computed.
+  usage.cached_tokens = choices_.front().stream->num_cached_tokens();
   for (const Choice& choice : choices_) usage.completion_tokens += choice.reader.num_tokens();
   return usage;
 }

@@ -18,7 +18,7 @@ class GenerationService;
 struct Usage {
   int64_t prompt_tokens = 0;      // once for all n choices
   int64_t completion_tokens = 0;  // of all choices: what was drawn up to each one's end, a drawn stop token included
-  int64_t cached_tokens = 0;
+  int64_t cached_tokens = 0;      // of the prompt: computed for others before
 };
 
 // Owned by the front end's connection; destruction cancels what still runs, and its blocks are free within two steps.

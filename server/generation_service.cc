@@ -107,6 +107,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(Generate
   prototype.sampling = MakeSampling(request, options_.defaults, Seed(request));
   prototype.stop = MakeStop(request, options_.eos_token_ids, max_tokens);
   if (prototype.sampling.min_tokens > 0) prototype.sampling.banned_before_min = prototype.stop.stop_token_ids;
+  SetPrefixKeys(request, prototype);
   RETURN_IF_ERROR(Enqueue(*generation, request, prototype));
   metrics_.CountPromptTokens(static_cast<int64_t>(prototype.prompt.size()));
   return generation;
@@ -197,6 +198,13 @@ uint64_t GenerationService::Seed(const GenerateRequest& request) {
   if (request.seed.has_value()) return static_cast<uint64_t>(*request.seed);
   absl::MutexLock lock(&mutex_);
   return absl::Uniform<uint64_t>(seeds_);
+}
+
+void GenerationService::SetPrefixKeys(const GenerateRequest& request, Request& prototype) const {
+  if (options_.prefix_cache == PrefixCache::kOff) return;
+  const absl::string_view tenant = options_.prefix_cache == PrefixCache::kAll ? "" : request.tenant;
+  prototype.prefix_scope = ScopeKey(tenant, options_.model.fingerprint, request.cache_salt);
+  prototype.prefix_keys = PrefixKeys(*prototype.prefix_scope, prototype.prompt, options_.block_size);
 }
 
 // All choices or none.

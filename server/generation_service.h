@@ -20,6 +20,7 @@
 #include "engine/model_config.h"
 #include "scheduler/clock.h"
 #include "scheduler/fair_queue.h"
+#include "server/config.h"
 #include "server/generate_request.h"
 #include "server/generation.h"
 #include "server/metrics.h"
@@ -43,7 +44,9 @@ struct GenerationServiceOptions {
   ModelInfo model;
   GenerationConfig defaults;           // for what a request leaves out
   std::vector<int32_t> eos_token_ids;  // end a sequence unless a request ignores them
-  int max_queued_requests = 256;       // as the fair queue's, which this service alone fills
+  PrefixCache prefix_cache = PrefixCache::kTenant;
+  int block_size = 16;            // of the engine's KV cache
+  int max_queued_requests = 256;  // as the fair queue's, which this service alone fills
 };
 
 // What the service uses and does not own; all of it outlives the service.
@@ -102,6 +105,7 @@ class GenerationService {
   absl::Status CheckIds(const GenerateRequest& request) const;
   std::string PromptText(const GenerateRequest& request, const std::vector<int32_t>& ids) const;
   uint64_t Seed(const GenerateRequest& request);
+  void SetPrefixKeys(const GenerateRequest& request, Request& prototype) const;
   absl::Status Enqueue(Generation& generation, const GenerateRequest& request, const Request& prototype);
   void Remember(Generation& generation);
   void Forget(Generation& generation);

@@ -55,6 +55,7 @@ void CopyRules(const v1::GenerateRequest& message, GenerateRequest& request) {
   request.include_stop_str_in_output = message.include_stop_str_in_output();
   request.ignore_eos = message.ignore_eos();
   request.echo = message.echo();
+  request.cache_salt = message.cache_salt();
   if (message.has_skip_special_tokens()) request.skip_special_tokens = message.skip_special_tokens();
   if (message.has_add_special_tokens()) request.add_special_tokens = message.add_special_tokens();
   for (const v1::LogitBias& bias : message.logit_bias()) request.logit_bias.emplace_back(bias.token_id(), bias.bias());

@@ -95,6 +95,7 @@ absl::Status CheckLimits(const GenerateRequest& request) {
   RETURN_IF_ERROR(CheckNumbers(request));
   RETURN_IF_ERROR(CheckStops(request));
   RETURN_IF_ERROR(CheckLogitBias(request));
+  if (request.cache_salt.size() > kMaxCacheSaltBytes) return OutOfRange("cache_salt", "has more than 512 bytes");
   if (request.echo && request.num_logprobs.has_value() && request.n > 1) {
     return BadRequest("unsupported_combination", "n", "must be 1 together with echo and logprobs");
   }

@@ -17,6 +17,7 @@ inline constexpr size_t kMaxStops = 4;
 inline constexpr size_t kMaxStopBytes = 256;
 inline constexpr size_t kMaxStopTokenIds = 64;
 inline constexpr size_t kMaxLogitBiases = 300;
+inline constexpr size_t kMaxCacheSaltBytes = 512;
 inline constexpr double kMaxLogitBias = 100;
 inline constexpr int64_t kMaxScores = 1 << 18;  // log-probabilities of the prompts that one request has echoed
 

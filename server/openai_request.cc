@@ -19,12 +19,10 @@ constexpr size_t kMaxUserBytes = 512;
 constexpr size_t kMaxMetadataItems = 16;
 
 // Fields of this or another server's API that change what is generated, or touch what a client has no business with.
-constexpr std::array<absl::string_view, 18> kUnsupported = {
-    "chat_template",  "guided_json",        "guided_regex",  "guided_choice",
-    "guided_grammar", "structured_outputs", "regex",         "ebnf",
-    "stop_regex",     "prompt_embeds",      "lora_path",     "cache_salt",
-    "bad_words",      "prompt_logprobs",    "function_call", "functions",
-    "audio",          "allowed_token_ids"};
+constexpr std::array<absl::string_view, 17> kUnsupported = {
+    "chat_template",   "guided_json",   "guided_regex", "guided_choice", "guided_grammar",   "structured_outputs",
+    "regex",           "ebnf",          "stop_regex",   "prompt_embeds", "lora_path",        "bad_words",
+    "prompt_logprobs", "function_call", "functions",    "audio",         "allowed_token_ids"};
 
 // Switches that are supported in their off position.
 constexpr std::array<absl::string_view, 2> kUnsupportedSwitches = {"use_beam_search", "continue_final_message"};
@@ -170,6 +168,7 @@ GenerateRequest ReadCommon(JsonFields& fields, OpenAiRequest& out) {
   ReadLength(fields, request);
   ReadSampling(fields, request);
   fields.Read("skip_special_tokens", request.skip_special_tokens);
+  fields.Read("cache_salt", request.cache_salt);
   fields.Read("include_stop_str_in_output", request.include_stop_str_in_output);
   ReadResponseFormat(fields);
   CheckLabels(fields);

@@ -122,7 +122,12 @@ void Server::StartServing() {
     boost::asio::post(loop_, [this] { OnReplicaEnded(); });
   });
   metrics_.SetStatsSource([this] { return replica_->stats(); }, [this] { return queue_.size(); });
-  GenerationServiceOptions options{model_->info, model_->defaults, model_->eos_token_ids, MaxQueuedRequests(config_)};
+  GenerationServiceOptions options{.model = model_->info,
+                                   .defaults = model_->defaults,
+                                   .eos_token_ids = model_->eos_token_ids,
+                                   .prefix_cache = config_.engine.prefix_cache,
+                                   .block_size = config_.engine.block_size,
+                                   .max_queued_requests = MaxQueuedRequests(config_)};
   const ChatTemplates* const templates = model_->chat_templates.has_value() ? &*model_->chat_templates : nullptr;
   service_ = std::make_unique<GenerationService>(
       std::move(options), GenerationServiceParts{*model_->tokenizer, templates, queue_, metrics_, clock_});

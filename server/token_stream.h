@@ -51,6 +51,7 @@ class TokenStream final : public TokenSink {
   TokenStream(std::shared_ptr<StreamWaker> waker, absl::Time arrival, bool wants_logprobs, const Clock& clock,
               Metrics& metrics);
 
+  void Start(int64_t num_cached_tokens) override { num_cached_tokens_.store(num_cached_tokens); }
   void Push(const SampledToken& token) override ABSL_LOCKS_EXCLUDED(mutex_);
   void Finish(const FinishEvent& event) override ABSL_LOCKS_EXCLUDED(mutex_);
   bool Cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
@@ -62,6 +63,8 @@ class TokenStream final : public TokenSink {
     std::optional<FinishEvent> finish;  // handed out once, after the last token
   };
   Taken Take() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  int64_t num_cached_tokens() const { return num_cached_tokens_.load(); }  // of the prompt; 0 until it starts
 
   // The reader wants no more tokens: it went away, or it saw a stop string, which counts as a normal end.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
@@ -82,6 +85,7 @@ class TokenStream final : public TokenSink {
   Metrics& metrics_;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> stopped_{false};
+  std::atomic<int64_t> num_cached_tokens_{0};
 
   absl::Mutex mutex_;
   std::vector<SampledToken> scores_ ABSL_GUARDED_BY(mutex_);

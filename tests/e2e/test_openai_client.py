@@ -121,6 +121,18 @@ def test_completion_logprobs(client):
     assert all(token in top for token, top in zip(logprobs.tokens, logprobs.top_logprobs))  # greedy
 
 
+def test_a_prompt_asked_again_is_taken_up_and_answered_alike(client):
+    prompt = "Count with me, slowly: one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve"
+    request = dict(model=MODEL, prompt=prompt, temperature=1, seed=3, max_tokens=12, logprobs=2,
+                   extra_body={"cache_salt": "a"})
+    first, second = client.completions.create(**request), client.completions.create(**request)
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert second.usage.prompt_tokens_details.cached_tokens >= 16
+    assert second.choices[0].model_dump() == first.choices[0].model_dump()  # log-probabilities too, bit for bit
+    request["extra_body"] = {"cache_salt": "b"}
+    assert client.completions.create(**request).usage.prompt_tokens_details.cached_tokens == 0
+
+
 def test_echo_scores_the_prompt_as_it_was_drawn(client):
     """Scores of a text given as a prompt equal those of the same text when it was drawn."""
     drawn = client.completions.create(model=MODEL, prompt="Weft is", temperature=0, max_tokens=6, logprobs=1).choices[0]

@@ -50,7 +50,8 @@ TEST_P(ParityTest, LogitsAgreeHoweverThePromptIsCut) {
   }
 }
 
-// The whole path below the front end: every case at once, under budgets that cut prompts everywhere.
+// The whole path below the front end: every case twice, all at once, under budgets that cut prompts everywhere. The second
+// time its prompt's blocks are taken up from the prefix cache.
 TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
   const nlohmann::json golden = Golden(GetParam());
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(ModelDir(GetParam()));
@@ -68,12 +69,16 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
     SystemClock clock;
     Scheduler scheduler((*engine)->limits(), clock);
     std::vector<std::shared_ptr<RecordingSink>> sinks;
-    for (const nlohmann::json& c : golden["cases"]) {
+    const size_t num_cases = golden["cases"].size();
+    for (size_t i = 0; i < 2 * num_cases; ++i) {
+      const nlohmann::json& c = golden["cases"][i % num_cases];
       auto request = std::make_unique<Request>();
       request->id = static_cast<int64_t>(sinks.size());
       request->prompt = c["prompt"].get<std::vector<int32_t>>();
       request->sampling.temperature = 0;
       request->stop.max_tokens = static_cast<int32_t>(c["greedy"].size());
+      request->prefix_scope = ScopeKey("tenant", "", "");
+      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, options.block_size);
       sinks.push_back(std::make_shared<RecordingSink>());
       request->sink = sinks.back();
       scheduler.Add(std::move(request));
@@ -91,8 +96,9 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
         if (event.token.has_value()) event.sink->Push(*event.token);
       }
     }
+    EXPECT_GT(scheduler.stats().num_cached_tokens, 0);
     for (size_t i = 0; i < sinks.size(); ++i) {
-      const std::vector<int32_t> expected = golden["cases"][i]["greedy"];
+      const std::vector<int32_t> expected = golden["cases"][i % num_cases]["greedy"];
       EXPECT_EQ(sinks[i]->tokens, expected) << "case " << i << ", budget " << budget;
     }
   }

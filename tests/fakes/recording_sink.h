@@ -13,6 +13,10 @@ namespace weft {
 
 class RecordingSink final : public TokenSink {
  public:
+  void Start(int64_t num_cached_tokens) override {
+    CHECK(!cached.has_value() && !finish.has_value() && tokens.empty(), "it starts once, before anything else");
+    cached = num_cached_tokens;
+  }
   void Push(const SampledToken& token) override {
     CHECK(!finish.has_value(), "nothing comes after the end");
     if (token.in_prompt) {
@@ -28,6 +32,7 @@ class RecordingSink final : public TokenSink {
   }
   bool Cancelled() const override { return cancelled; }
 
+  std::optional<int64_t> cached;  // tokens of the prompt, once it has started
   std::vector<int32_t> tokens;
   std::vector<SampledToken> scores;  // of the prompt
   std::optional<FinishEvent> finish;

@@ -31,7 +31,7 @@ struct Bench {
   explicit Bench(const EngineLimits& limits) : engine(limits), scheduler(limits, clock) {}
 
   std::shared_ptr<RecordingSink> Add(std::vector<int32_t> prompt, int max_tokens, std::vector<int32_t> stops = {},
-                                     bool score_prompt = false) {
+                                     bool score_prompt = false, const std::string& scope = "") {
     auto sink = std::make_shared<RecordingSink>();
     auto request = std::make_unique<Request>();
     request->id = next_id++;
@@ -41,6 +41,10 @@ struct Bench {
     request->sampling.score_prompt = score_prompt;
     request->sampling.num_logprobs = score_prompt ? 0 : -1;
     request->stop = {max_tokens, std::move(stops)};
+    if (!scope.empty()) {
+      request->prefix_scope = ScopeKey(scope, "model", "");
+      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, engine.limits().block_size);
+    }
     request->sink = sink;
     scheduler.Add(std::move(request));
     return sink;
@@ -58,6 +62,7 @@ struct Bench {
     if (engine.HasInFlight()) scheduler.Commit(*engine.Collect());
     scheduler.CheckInvariants();
     for (const Event& event : scheduler.TakeEvents()) {
+      if (event.num_cached_tokens.has_value()) event.sink->Start(*event.num_cached_tokens);
       if (event.token.has_value()) event.sink->Push(*event.token);
       if (event.finish.has_value()) event.sink->Finish(*event.finish);
     }
@@ -238,6 +243,67 @@ TEST(SchedulerTest, ScoresInFlightOfWhoeverLeavesAreDropped) {
   }
 }
 
+TEST(SchedulerTest, TakesUpWhatWasComputedInItsScope) {
+  Bench bench(Limits(32, 4, 2, 16));
+  bench.Add(Prompt(13, 1), 2, {}, false, "a");
+  bench.RunUntilIdle();
+  EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 32);
+  EXPECT_EQ(bench.scheduler.stats().num_cached_blocks, 3);
+  std::vector<int32_t> longer = Prompt(12, 1);
+  longer.insert(longer.end(), {5, 6, 7, 8, 9});
+  struct Case {
+    std::vector<int32_t> prompt;
+    std::string scope;
+    int64_t cached;
+  };
+  const Case cases[] = {{Prompt(13, 1), "a", 12}, {Prompt(12, 1), "a", 8}, {longer, "a", 12},
+                        {Prompt(13, 1), "b", 0},  {Prompt(13, 1), "", 0},  {Prompt(13, 2), "a", 0}};
+  for (const Case& c : cases) {
+    const uint64_t seed = static_cast<uint64_t>(bench.next_id);
+    const auto sink = bench.Add(c.prompt, 3, {}, false, c.scope);
+    bench.RunUntilIdle();
+    EXPECT_EQ(sink->cached, c.cached) << c.scope << " " << c.prompt.size();
+    EXPECT_EQ(sink->tokens, Expected(c.prompt, seed, 3));
+  }
+}
+
+TEST(SchedulerTest, ManyThatBeginAlikeComputeThatOnce) {
+  Bench bench(Limits(64, 4, 8, 16));
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 6; ++i) sinks.push_back(bench.Add(Prompt(33, 1), 4, {}, false, "a"));
+  const auto stranger = bench.Add(Prompt(5, 9), 4, {}, false, "b");
+  bench.RunUntilIdle();
+  // 33 tokens once, of each other choice the last one, of each but the last token drawn; and the stranger's.
+  EXPECT_EQ(bench.scheduler.stats().num_tokens_computed, 33 + 5 * 1 + 6 * 3 + 5 + 3);
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    EXPECT_EQ(sinks[i]->cached, i == 0 ? 0 : 32);
+    EXPECT_EQ(sinks[i]->tokens, Expected(Prompt(33, 1), i, 4));
+  }
+  EXPECT_EQ(stranger->tokens, Expected(Prompt(5, 9), 6, 4));
+}
+
+TEST(SchedulerTest, WhoWaitsForAPrefixGoesOnWhenItsComputerLeaves) {
+  Bench bench(Limits(64, 4, 8, 4));
+  const auto first = bench.Add(Prompt(33, 1), 4, {}, false, "a");
+  const auto second = bench.Add(Prompt(33, 1), 4, {}, false, "a");
+  bench.Step();
+  EXPECT_EQ(bench.scheduler.stats().num_running, 1);
+  first->cancelled = true;
+  bench.RunUntilIdle();
+  EXPECT_GE(second->cached.value_or(0), 4) << "what was computed stays";
+  EXPECT_EQ(second->tokens, Expected(Prompt(33, 1), 1, 4));
+}
+
+TEST(SchedulerTest, AScoredPromptIsComputedWhole) {
+  Bench bench(Limits(32, 4, 2, 16));
+  bench.Add(Prompt(13, 1), 2, {}, false, "a");
+  bench.RunUntilIdle();
+  const auto sink = bench.Add(Prompt(13, 1), 2, {}, true, "a");
+  bench.RunUntilIdle();
+  EXPECT_EQ(sink->cached, 0);
+  ExpectScores(*sink, Prompt(13, 1));
+}
+
 TEST(SchedulerTest, RefusesWhatCanNeverFit) {
   const EngineLimits limits = {.max_model_len = 100, .num_blocks = 4, .block_size = 16};
   EXPECT_TRUE(CheckFits(32, 32, limits).ok());
@@ -266,12 +332,13 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
   std::mt19937 rng(20261123);
   const auto uniform = [&rng](int low, int high) { return std::uniform_int_distribution<int>(low, high)(rng); };
   Bench bench(Limits(24, 4, 8, 24));
+  const std::string scopes[] = {"", "a", "b"};
   std::vector<Case> cases;
   while (cases.size() < 10000) {
     for (int i = uniform(0, 3); i > 0 && bench.scheduler.WantsMore(); --i) {
-      Case c{Prompt(uniform(1, 40), uniform(0, 1000)), uniform(1, 30), {}, nullptr};
+      Case c{Prompt(uniform(1, 40), uniform(0, 9)), uniform(1, 30), {}, nullptr};
       for (int stop = 0; stop < 20; ++stop) c.stops.push_back(uniform(0, kVocab - 1));
-      c.sink = bench.Add(c.prompt, c.max_tokens, c.stops, uniform(0, 4) == 0);
+      c.sink = bench.Add(c.prompt, c.max_tokens, c.stops, uniform(0, 4) == 0, scopes[uniform(0, 2)]);
       cases.push_back(std::move(c));
     }
     if (!cases.empty() && uniform(0, 9) == 0) {
@@ -282,6 +349,8 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
   }
   bench.RunUntilIdle();
   EXPECT_GT(bench.scheduler.stats().num_preemptions, 100);
+  EXPECT_GT(bench.scheduler.stats().num_cached_tokens, 1000);
+  EXPECT_GT(bench.scheduler.stats().num_evictions, 100);
   EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 24);
   for (size_t i = 0; i < cases.size(); ++i) {
     const RecordingSink& sink = *cases[i].sink;
