@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/weight_options.h"
 #include "kernels/dtype.h"
+#include "server/prefix_cache.h"
 
 namespace weft {
 
@@ -22,8 +23,6 @@ struct ModelOptions {
   std::optional<DType> weight_dtype;  // none ("auto"): as the checkpoint
   int64_t max_model_len = 0;          // tokens; 0: the model's own limit, clamped to what the KV cache holds
 };
-
-enum class PrefixCache { kTenant, kAll, kOff };  // who shares what was computed for equal beginnings
 
 struct EngineOptions {
   int max_num_seqs = 64;             // sequences that run at once

@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "engine/weight_options.h"
 #include "kernels/dtype.h"
+#include "server/prefix_cache.h"
 
 namespace weft {
 
@@ -62,7 +63,8 @@ struct WordSetting {
 };
 
 using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, BytesSetting, DurationSetting,
-                                WordSetting<std::string>, WordSetting<LoadFormat>, WordSetting<std::optional<DType>>>;
+                                WordSetting<std::string>, WordSetting<LoadFormat>, WordSetting<PrefixCache>,
+                                WordSetting<std::optional<DType>>>;
 
 // Reads `texts` (one, but for a list) into the setting. The message says what is wrong and what would be right, without
 // the setting's name. What was there stays on error.
