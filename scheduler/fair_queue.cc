@@ -50,6 +50,11 @@ double FairQueue::PromptPrice(const Request& request) const {
   return token_price * static_cast<double>(request.prompt.size());
 }
 
+void FairQueue::RefundCached(const std::string& tenant, int64_t tokens) {
+  absl::MutexLock lock(&mutex_);
+  tenants_[tenant].counter -= (1.0 - options_.cached_token_price) * static_cast<double>(tokens);
+}
+
 void FairQueue::ChargeOutput(const std::string& tenant, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
   tenants_[tenant].counter += options_.output_token_price * static_cast<double>(tokens);

@@ -18,6 +18,7 @@ namespace weft {
 struct FairQueueOptions {
   int max_requests = 1024;          // waiting; one more is refused
   double output_token_price = 2.0;  // in prompt tokens: a drawn token costs a whole step of its row
+  double cached_token_price = 0.1;  // of a prompt, where it was not computed but taken up
   double scored_token_price = 8.0;  // of a prompt that is scored: few fit a step, and each takes the output head
 };
 
@@ -35,6 +36,9 @@ class FairQueue {
 
   // The next request, or null. Its prompt is charged to its tenant.
   std::unique_ptr<Request> TryPop();
+
+  // Gives back what TryPop charged too much for `tokens` of a prompt that were taken up from the prefix cache.
+  void RefundCached(const std::string& tenant, int64_t tokens);
 
   // Charges `tokens` drawn tokens to the tenant.
   void ChargeOutput(const std::string& tenant, int64_t tokens);

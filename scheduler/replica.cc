@@ -64,6 +64,7 @@ void Replica::Publish(std::vector<Event> events) {
   for (const Event& event : events) {
     if (event.num_cached_tokens.has_value()) {
       event.sink->Start(*event.num_cached_tokens);
+      if (*event.num_cached_tokens > 0) queue_.RefundCached(event.tenant, *event.num_cached_tokens);
     } else if (event.token.has_value()) {
       event.sink->Push(*event.token);
       if (!event.token->in_prompt) ++drawn[event.tenant];

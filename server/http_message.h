@@ -25,6 +25,7 @@ struct HttpRequest {
   std::string content_encoding;
   std::string expect;
   std::string request_id;  // x-request-id, as it came
+  std::string timeout;     // x-request-timeout, as it came
   std::string origin;      // of the web page that asks; empty for all other clients
   std::string body;
   std::optional<MemoryBudget::Hold> body_hold;  // the body's bytes, while they are here

@@ -1,10 +1,12 @@
 #include "server/http_openai.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/time/clock.h"
 #include "server/api_error.h"
 #include "server/http_info.h"
@@ -38,10 +40,29 @@ absl::Status Append(Delta& delta, std::vector<WholeChoice>& choices) {
   return FinishError(*choice.finish);
 }
 
-asio::awaitable<void> AnswerWhole(HttpExchange& exchange, OpenAiJob& job) {
+// When the client stops waiting: so many seconds after the request as its x-request-timeout says.
+absl::StatusOr<absl::Time> DeadlineOf(const HttpRequest& request) {
+  constexpr double kMostSeconds = 86400;
+  if (request.timeout.empty()) return absl::InfiniteFuture();
+  double seconds = 0;
+  if (!absl::SimpleAtod(request.timeout, &seconds) || !(seconds > 0 && seconds <= kMostSeconds)) {
+    return BadRequest("out_of_range", "x-request-timeout", "must be seconds, above 0 and at most 86400");
+  }
+  return absl::Now() + absl::Seconds(seconds);
+}
+
+absl::Status DeadlinePassed() {
+  return ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "The request's deadline has passed.");
+}
+
+asio::awaitable<void> AnswerWhole(HttpExchange& exchange, OpenAiJob& job, absl::Time deadline) {
   std::vector<WholeChoice> choices(job.num_choices());
   absl::Status status;
   while (status.ok() && !job.done()) {
+    if (absl::Now() >= deadline) {
+      status = DeadlinePassed();
+      break;
+    }
     std::vector<Delta> deltas = job.Take();
     for (Delta& delta : deltas) {
       if (status.ok()) status = Append(delta, choices);
@@ -49,7 +70,8 @@ asio::awaitable<void> AnswerWhole(HttpExchange& exchange, OpenAiJob& job) {
     exchange.set_usage(job.usage());
     if (!deltas.empty()) continue;
     if (exchange.channel().client_gone()) co_return exchange.NoteClientGone();
-    co_await exchange.channel().WaitForNews(absl::Now() + exchange.context().options.keep_alive_interval);
+    const absl::Duration interval = exchange.context().options.keep_alive_interval;
+    co_await exchange.channel().WaitForNews(std::min(deadline, absl::Now() + interval));
   }
   HttpResponse response;
   if (status.ok()) {
@@ -93,7 +115,7 @@ class EventWriter {
   std::vector<bool> has_role_;
 };
 
-asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAiJob& job) {
+asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAiJob& job, absl::Time deadline) {
   const absl::Duration interval = exchange.context().options.keep_alive_interval;
   EventWriter writer(api, job);
   absl::Time silence_ends = absl::Now() + interval;
@@ -107,6 +129,7 @@ asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAi
       if (status.ok()) status = writer.Write(delta, events);
     }
     exchange.set_usage(job.usage());
+    if (status.ok() && !job.done() && absl::Now() >= deadline) status = DeadlinePassed();
     if (!status.ok() && !exchange.streaming() && events.empty()) {
       HttpResponse refused =
           ErrorResponse(status);  // nothing was said yet, so the failure may have a status of its own
@@ -123,12 +146,17 @@ asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAi
       silence_ends = absl::Now() + interval;
       continue;
     }
-    co_await exchange.channel().WaitForNews(silence_ends);
+    co_await exchange.channel().WaitForNews(std::min(deadline, silence_ends));
   }
   co_await exchange.EndStream();
 }
 
 asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
+  const absl::StatusOr<absl::Time> deadline = DeadlineOf(exchange.request());
+  if (!deadline.ok()) {
+    co_await exchange.Refuse(deadline.status());
+    co_return;
+  }
   GenerateRequest identity;
   identity.request_id = exchange.request_id();
   identity.tenant = exchange.tenant();
@@ -142,9 +170,9 @@ asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
   } else if (!job.ok()) {
     co_await exchange.Refuse(job.status());
   } else if (job->stream()) {
-    co_await AnswerStream(exchange, api, *job);
+    co_await AnswerStream(exchange, api, *job, *deadline);
   } else {
-    co_await AnswerWhole(exchange, *job);
+    co_await AnswerWhole(exchange, *job, *deadline);
   }
 }
 

@@ -40,6 +40,7 @@ void CopyFields(const http::request_header<>& header, HttpRequest& out) {
     if (absl::EqualsIgnoreCase(name, "content-encoding")) out.content_encoding = value;
     if (absl::EqualsIgnoreCase(name, "expect")) out.expect = value;
     if (absl::EqualsIgnoreCase(name, "x-request-id")) out.request_id = value;
+    if (absl::EqualsIgnoreCase(name, "x-request-timeout")) out.timeout = value;
     if (absl::EqualsIgnoreCase(name, "origin")) out.origin = value;
     if (absl::EqualsIgnoreCase(name, "transfer-encoding")) out.is_chunked = true;
     if (absl::EqualsIgnoreCase(name, "content-length") && absl::SimpleAtoi(value, &length)) out.content_length = length;

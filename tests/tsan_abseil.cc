@@ -37,13 +37,32 @@ Function* Library(const std::string& after, const std::string& before = "_ZN") {
   return reinterpret_cast<Function*>(found);
 }
 
+// Whether the thread was outside of all functions of this file: the library calls its own functions by way of them, and
+// what it does there is part of the outermost call.
+class Nesting {
+ public:
+  Nesting() : outermost_(depth_++ == 0) {}
+  ~Nesting() { --depth_; }
+  Nesting(const Nesting&) = delete;
+  Nesting& operator=(const Nesting&) = delete;
+
+  bool outermost() const { return outermost_; }
+
+ private:
+  inline static thread_local int depth_ = 0;
+  const bool outermost_;
+};
+
 // While it lives, the calling thread waits for `mutex`; afterwards it holds it.
 class Locking {
  public:
   explicit Locking(absl::Mutex* mutex, unsigned flags = 0) : mutex_(mutex), flags_(flags) {
-    __tsan_mutex_pre_lock(mutex_, flags_);
+    if (nesting_.outermost()) __tsan_mutex_pre_lock(mutex_, flags_);
   }
-  ~Locking() { __tsan_mutex_post_lock(mutex_, flags_ | (failed_ ? __tsan_mutex_try_lock_failed : 0), 0); }
+  ~Locking() {
+    if (!nesting_.outermost()) return;
+    __tsan_mutex_post_lock(mutex_, flags_ | (failed_ ? __tsan_mutex_try_lock_failed : 0), 0);
+  }
   Locking(const Locking&) = delete;
   Locking& operator=(const Locking&) = delete;
 
@@ -53,6 +72,7 @@ class Locking {
   }
 
  private:
+  const Nesting nesting_;
   absl::Mutex* const mutex_;
   const unsigned flags_;
   bool failed_ = false;
@@ -62,13 +82,16 @@ class Locking {
 class Unlocking {
  public:
   explicit Unlocking(absl::Mutex* mutex, unsigned flags = 0) : mutex_(mutex), flags_(flags) {
-    __tsan_mutex_pre_unlock(mutex_, flags_);
+    if (nesting_.outermost()) __tsan_mutex_pre_unlock(mutex_, flags_);
   }
-  ~Unlocking() { __tsan_mutex_post_unlock(mutex_, flags_); }
+  ~Unlocking() {
+    if (nesting_.outermost()) __tsan_mutex_post_unlock(mutex_, flags_);
+  }
   Unlocking(const Unlocking&) = delete;
   Unlocking& operator=(const Unlocking&) = delete;
 
  private:
+  const Nesting nesting_;
   absl::Mutex* const mutex_;
   const unsigned flags_;
 };

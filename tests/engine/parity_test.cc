@@ -50,8 +50,8 @@ TEST_P(ParityTest, LogitsAgreeHoweverThePromptIsCut) {
   }
 }
 
-// The whole path below the front end: every case twice, all at once, under budgets that cut prompts everywhere. The second
-// time its prompt's blocks are taken up from the prefix cache.
+// The whole path below the front end: every case twice, all at once, under budgets that cut prompts everywhere. The
+// second time its prompt's blocks are taken up from the prefix cache.
 TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
   const nlohmann::json golden = Golden(GetParam());
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(ModelDir(GetParam()));

@@ -63,6 +63,18 @@ TEST(FairQueueTest, AScoredPromptCostsMore) {
   EXPECT_NEAR(popped["plain"], 80, 2);
 }
 
+TEST(FairQueueTest, CachedPromptTokensCostATenth) {
+  FairQueue queue({});
+  for (int64_t id = 0; id < 400; ++id) Push(queue, MakeRequest(id, id % 2 == 0 ? "cached" : "computed", 100));
+  std::map<std::string, int> popped;
+  for (int i = 0; i < 110; ++i) {
+    const std::string tenant = queue.TryPop()->tenant;
+    if (tenant == "cached") queue.RefundCached(tenant, 100);
+    ++popped[tenant];
+  }
+  EXPECT_NEAR(popped["cached"], 100, 2);
+}
+
 TEST(FairQueueTest, OutputTokensCountAsService) {
   FairQueue queue({});
   for (int64_t id = 0; id < 10; ++id) Push(queue, MakeRequest(id, id % 2 == 0 ? "a" : "b"));

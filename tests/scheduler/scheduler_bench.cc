@@ -67,7 +67,8 @@ void BenchDecode(int num_sequences, int context) {
     least = std::min(least, cost);
     sum += cost;
   }
-  std::printf("| a step of %d sequences at %d tokens | %.0f us | %.0f us |\n", num_sequences, context, least, sum / kSteps);
+  std::printf("| a step of %d sequences at %d tokens | %.0f us | %.0f us |\n", num_sequences, context, least,
+              sum / kSteps);
 }
 
 void BenchPrefix() {
@@ -93,8 +94,8 @@ void BenchPrefix() {
     sum += cost;
     while (scheduler.HasWork()) Step(scheduler);
   }
-  std::printf("| the first step of a prompt of %d tokens, all cached but the last | %.0f us | %.0f us |\n", kTokens, least,
-              sum / kTimes);
+  std::printf("| the first step of a prompt of %d tokens, all cached but the last | %.0f us | %.0f us |\n", kTokens,
+              least, sum / kTimes);
 
   const std::vector<int32_t> prompt = MakeRequest(0, kTokens, 2)->prompt;
   const auto begin = std::chrono::steady_clock::now();

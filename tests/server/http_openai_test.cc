@@ -38,11 +38,13 @@ class HttpOpenAiTest : public testing::Test {
     server_->AttachService(*serving_->service);
   }
 
-  RawResponse Ask(absl::string_view path, absl::string_view body) {
+  RawResponse AskRaw(const std::string& request) {
     RawHttpClient client(server_->port());
-    client.Send(Post(path, body));
+    client.Send(request);
     return client.Receive();
   }
+
+  RawResponse Ask(absl::string_view path, absl::string_view body) { return AskRaw(Post(path, body)); }
 
   RawResponse Complete(absl::string_view body) { return Ask("/v1/completions", body); }
 
@@ -262,6 +264,22 @@ TEST_F(HttpOpenAiTest, AFailureBeforeTheFirstTokenHasItsOwnStatus) {
     EXPECT_EQ(response.status, 503) << response.head;
     EXPECT_EQ(CodeOf(response), "replica_lost");
   }
+}
+
+TEST_F(HttpOpenAiTest, ADeadlineEndsARequest) {
+  Start({.start_replica = false});
+  const std::string whole = R"({"prompt":"a"})", stream = R"({"prompt":"a","stream":true})";
+  const auto ask = [this](absl::string_view timeout, const std::string& body) {
+    return AskRaw(absl::StrCat("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n",
+                               "X-Request-Timeout: ", timeout, "\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  };
+  for (const std::string& body : {whole, stream}) {
+    const RawResponse late = ask("0.05", body);
+    EXPECT_EQ(late.status, 504) << late.head;
+    EXPECT_EQ(CodeOf(late), "timeout");
+    EXPECT_TRUE(BecomesActive(0));
+  }
+  for (const absl::string_view bad : {"0", "-1", "nan", "1e9", "soon"}) EXPECT_EQ(ask(bad, whole).status, 400) << bad;
 }
 
 TEST_F(HttpOpenAiTest, GivesTheBodysBytesBackWhileItStreams) {
