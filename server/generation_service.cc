@@ -202,7 +202,8 @@ uint64_t GenerationService::Seed(const GenerateRequest& request) {
 
 void GenerationService::SetPrefixKeys(const GenerateRequest& request, Request& prototype) const {
   if (options_.prefix_cache == PrefixCache::kOff) return;
-  const absl::string_view tenant = options_.prefix_cache == PrefixCache::kAll ? "" : request.tenant;
+  const bool everybody = options_.prefix_cache == PrefixCache::kAll;
+  const absl::string_view tenant = everybody ? absl::string_view() : absl::string_view(request.tenant);
   prototype.prefix_scope = ScopeKey(tenant, options_.model.fingerprint, request.cache_salt);
   prototype.prefix_keys = PrefixKeys(*prototype.prefix_scope, prototype.prompt, options_.block_size);
 }

@@ -155,6 +155,25 @@ TEST(GenerationServiceTest, BoundsWhatAnEchoMayHold) {
   EXPECT_EQ(ErrorCode(CheckScores(kMaxScores + 1)), "out_of_range");
 }
 
+TEST(GenerationServiceTest, PrefixesAreSharedWithinATenantAndASalt) {
+  FakeServing serving;
+  const auto cached = [&serving](const std::string& tenant, const std::string& salt) {
+    GenerateRequest request = PromptOf(std::vector<int32_t>(40, 5), 1);
+    request.tenant = tenant;
+    request.cache_salt = salt;
+    WakeCounter wakes;
+    auto generation = serving.service->Generate(request, wakes.Wake());
+    EXPECT_TRUE(generation.ok()) << generation.status();
+    Collect(**generation, wakes);
+    return (*generation)->usage().cached_tokens;
+  };
+  EXPECT_EQ(cached("a", ""), 0);
+  EXPECT_EQ(cached("a", ""), 32);
+  EXPECT_EQ(cached("b", ""), 0);
+  EXPECT_EQ(cached("a", "salt"), 0);
+  EXPECT_EQ(cached("a", "salt"), 32);
+}
+
 TEST(GenerationServiceTest, ALongEchoComesInParts) {
   FakeServing serving({.max_model_len = 1000});
   GenerateRequest request = PromptOf(std::vector<int32_t>(600, 5), 1);
