@@ -1,4 +1,3 @@
-#include <fstream>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -8,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config_flags.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace weft {
 namespace {
@@ -15,9 +15,9 @@ namespace {
 using Words = std::vector<std::string>;
 
 std::string WriteFile(const std::string& name, const std::string& text) {
-  const std::string path = testing::TempDir() + name;
-  std::ofstream(path) << text;
-  return path;
+  static const TempDir dir;
+  dir.Write(name, text);
+  return dir.File(name);
 }
 
 TEST(ConfigTest, ReadsEveryKindOfFlag) {

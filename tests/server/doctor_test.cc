@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace weft {
 namespace {
@@ -98,21 +99,16 @@ TEST(DoctorTest, WarnsOfPortableKernels) {
   EXPECT_EQ(Find(RunDoctor(GoodMachine(), cpu::Isa::kPortable), "cpu").verdict, Verdict::kWarn);
 }
 
-// A folder that stands for the root of a machine, gone with the test.
+// A folder stands for the root of a machine.
 class MachineTest : public testing::Test {
  protected:
-  MachineTest()
-      : root_(testing::TempDir() + "machine_" + testing::UnitTest::GetInstance()->current_test_info()->name()) {
-    std::filesystem::remove_all(root_);
-  }
-  ~MachineTest() override { std::filesystem::remove_all(root_); }
-
   void Plant(const std::string& path, const std::string& text) {
     std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
     std::ofstream(root_ + path) << text;
   }
 
-  std::string root_;
+  const TempDir dir_;
+  const std::string root_ = dir_.path();
 };
 
 TEST_F(MachineTest, IsBlankWhereNothingIsShown) {

@@ -3,7 +3,6 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <memory>
@@ -12,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "server/http_server.h"
+#include "tests/fakes/temp_dir.h"
 #include "tests/server/raw_http_client.h"
 
 namespace weft {
@@ -45,8 +45,8 @@ class HttpTlsTest : public testing::Test {
  protected:
   HttpTlsTest() {
     options_.port = 0;
-    options_.tls_cert_file = testing::TempDir() + "/weft_tls_cert_" + std::to_string(getpid());
-    options_.tls_key_file = testing::TempDir() + "/weft_tls_key_" + std::to_string(getpid());
+    options_.tls_cert_file = dir_.File("cert.pem");
+    options_.tls_key_file = dir_.File("key.pem");
     const Key key(EVP_EC_gen("P-256"));
     const Certificate certificate = MakeCertificate(key.get());
     std::FILE* file = std::fopen(options_.tls_cert_file.c_str(), "w");
@@ -56,11 +56,8 @@ class HttpTlsTest : public testing::Test {
     PEM_write_PrivateKey(file, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
     std::fclose(file);
   }
-  ~HttpTlsTest() override {
-    std::remove(options_.tls_cert_file.c_str());
-    std::remove(options_.tls_key_file.c_str());
-  }
 
+  const TempDir dir_;
   Metrics metrics_;
   MemoryBudget request_bytes_{1 << 20};
   HttpOptions options_;

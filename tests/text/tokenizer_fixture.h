@@ -2,12 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "server/text/tokenizer.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace weft {
 
@@ -29,20 +28,13 @@ inline nlohmann::json SmallTokenizerJson() {
   })");
 }
 
-// Writes tokenizer files into a directory of this test's own and loads them. `config` is not written if empty.
+// Writes tokenizer files into a directory of their own and loads them. `config` is not written if empty.
 inline absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& json,
                                                                 const std::string& config = "") {
-  const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-  std::string name = std::string(test->test_suite_name()) + "." + test->name();
-  for (char& c : name) c = c == '/' ? '_' : c;
-  const std::filesystem::path dir = std::filesystem::path(testing::TempDir()) / name;
-  std::filesystem::remove_all(dir);
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir / "tokenizer.json") << json;
-  if (!config.empty()) std::ofstream(dir / "tokenizer_config.json") << config;
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(dir.string());
-  std::filesystem::remove_all(dir);
-  return tokenizer;
+  const TempDir dir;
+  dir.Write("tokenizer.json", json);
+  if (!config.empty()) dir.Write("tokenizer_config.json", config);
+  return Tokenizer::Load(dir.path());
 }
 
 }  // namespace weft

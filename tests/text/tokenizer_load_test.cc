@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -211,12 +212,10 @@ TEST_F(TokenizerLoadTest, RefusesSpoiledBytes) {
 }
 
 TEST_F(TokenizerLoadTest, RefusesAHugeFileWithoutReadingIt) {
-  const std::filesystem::path dir = std::filesystem::path(testing::TempDir()) / "weft_huge_tokenizer";
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir / "tokenizer.json") << "{}";
-  std::filesystem::resize_file(dir / "tokenizer.json", uintmax_t{1} << 30);  // sparse
-  const absl::Status status = Tokenizer::Load(dir.string()).status();
-  std::filesystem::remove_all(dir);
+  const TempDir dir;
+  dir.Write("tokenizer.json", "{}");
+  std::filesystem::resize_file(dir.File("tokenizer.json"), uintmax_t{1} << 30);  // sparse
+  const absl::Status status = Tokenizer::Load(dir.path()).status();
   EXPECT_THAT(std::string(status.message()), HasSubstr("tokenizer.json: too_large: "));
 }
 
