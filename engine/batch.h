@@ -37,12 +37,21 @@ struct SamplingParams {
   }
 };
 
-// A sequence takes a slot: its parameters, and the tokens known so far (for penalties; empty when there are none).
+// A sequence takes a slot: its parameters, and the tokens known so far (for penalties; empty when there are none). Its
+// block table there is empty.
 struct SlotStart {
   int32_t slot = 0;
   int32_t num_prompt_tokens = 0;
   SamplingParams sampling;
   std::vector<int32_t> tokens;  // prompt, then what was drawn before a preemption
+};
+
+// A change of a slot's block table, which the worker keeps: what travels with a step grows with what changed, not with
+// how long sequences are.
+struct BlockUpdate {
+  int32_t slot = 0;
+  int32_t index = 0;  // in the table: holds tokens index * block_size ..
+  int32_t block = 0;
 };
 
 // A token that the step's logits are wanted for: the next one of a row that ends its known tokens, to be drawn; or one
@@ -58,16 +67,26 @@ struct Batch {
   int64_t step = 0;
   std::vector<int32_t> token_ids;  // [num_tokens] a token, or kLastSampled
   std::vector<int32_t> positions;  // [num_tokens]
-  std::vector<int32_t> row_begin;  // [num_rows + 1] row r, one sequence's chunk: tokens row_begin[r] .. row_begin[r+1]
+  std::vector<int32_t> row_begin = {0};  // [num_rows + 1] row r, one sequence's chunk: tokens row_begin[r] .. row_begin[r+1]
   std::vector<int32_t> slots;      // [num_rows] where the sequence's device-side state lives
-  std::vector<int32_t> block_begin;  // [num_rows + 1] into block_ids: the row's block table, enough for all its tokens
-  std::vector<int32_t> block_ids;
-  std::vector<SlotStart> slot_starts;  // applied before anything else
-  std::vector<SamplingRow> sampling;   // ascending by row, then by position
+  std::vector<SlotStart> slot_starts;      // applied before anything else
+  std::vector<BlockUpdate> block_updates;  // applied next; each row's table then covers all its tokens
+  std::vector<SamplingRow> sampling;       // ascending by row, then by position
 
   bool empty() const { return token_ids.empty(); }
   int num_tokens() const { return static_cast<int>(token_ids.size()); }
   int num_rows() const { return static_cast<int>(slots.size()); }
+
+  // Empty, and ready to be filled without allocating.
+  void Clear() {
+    token_ids.clear();
+    positions.clear();
+    row_begin.assign(1, 0);
+    slots.clear();
+    slot_starts.clear();
+    block_updates.clear();
+    sampling.clear();
+  }
 };
 
 struct TokenAndLogprob {

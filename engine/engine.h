@@ -34,8 +34,8 @@ class Engine {
   virtual bool HasRoom() const = 0;
   virtual bool HasInFlight() const = 0;
 
-  // Requires HasRoom(). Returns at once.
-  virtual void Submit(Batch batch) = 0;
+  // Requires HasRoom(). Copies what it needs and returns at once.
+  virtual void Submit(const Batch& batch) = 0;
 
   // Waits for the oldest submitted batch. Requires HasInFlight(). An error means that the engine is dead: every batch
   // in flight is lost, and every later call fails likewise.

@@ -59,10 +59,10 @@ class LocalEngine final : public Engine {
   bool HasRoom() const override { return num_in_flight_ < kMaxInFlight; }
   bool HasInFlight() const override { return num_in_flight_ > 0; }
 
-  void Submit(Batch batch) override {
+  void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
     ++num_in_flight_;
-    inbox_.Push(std::move(batch));
+    inbox_.Push(batch);
   }
 
   absl::StatusOr<StepResult> Collect() override {

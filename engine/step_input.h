@@ -11,7 +11,8 @@
 
 namespace weft {
 
-// Allocated once, for the largest step; filled by each step's Load. Owned by a Worker.
+// Allocated once, for the largest step; filled by each step's Load. Owned by a Worker. Keeps the block tables of all
+// slots between steps.
 class StepInput {
  public:
   static absl::StatusOr<StepInput> Allocate(const EngineLimits& limits, Backend& backend);
@@ -30,7 +31,9 @@ class StepInput {
  private:
   StepInput() = default;
 
-  Buffer token_ids_, positions_, row_begin_, block_begin_, block_ids_, sampled_tokens_;
+  Buffer token_ids_, positions_, row_begin_, block_begin_, sampled_tokens_;
+  Buffer block_tables_;  // [max_num_seqs, blocks_a_slot_]
+  int64_t blocks_a_slot_ = 0;
   RowMap rows_;
   int num_samples_ = 0;
 };

@@ -102,8 +102,8 @@ struct KvView {
 struct RowMap {
   const int32_t* positions = nullptr;    // [num_tokens] absolute, ascending by one within a row
   const int32_t* row_begin = nullptr;    // [num_rows + 1]
-  const int32_t* block_begin = nullptr;  // [num_rows + 1]
-  const int32_t* block_ids = nullptr;    // [block_begin[num_rows]]
+  const int32_t* block_begin = nullptr;  // [num_rows] where the row's block table begins in block_ids
+  const int32_t* block_ids = nullptr;
   int num_rows = 0;
   int num_tokens = 0;
 };

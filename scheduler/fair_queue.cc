@@ -4,45 +4,262 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/check.h"
+
 namespace weft {
+namespace {
 
-absl::Status FairQueue::Push(std::unique_ptr<Request>& request) {
+// A pull looks so far past requests that must wait but hold nobody up.
+constexpr size_t kMaxPassedRequests = 16;  // of one tenant
+constexpr size_t kMaxPassedTenants = 16;
+
+constexpr absl::Duration kShortestRetry = absl::Seconds(1);  // the header counts in seconds
+constexpr absl::Duration kLongestRetry = absl::Minutes(1);
+
+absl::Duration RetryAfter(double seconds) {
+  return std::clamp(absl::Seconds(seconds), kShortestRetry, kLongestRetry);
+}
+
+// Why a waiting request is not to run any more; none: it is.
+std::optional<FinishEvent> EndOf(const Request& request, absl::Time now) {
+  if (request.sink->Cancelled()) return FinishEvent{.reason = FinishReason::kCancelled};
+  if (now < request.deadline) return std::nullopt;
+  return FinishEvent{.reason = FinishReason::kError, .status = absl::DeadlineExceededError("the deadline has passed")};
+}
+
+}  // namespace
+
+QueuePlaces::~QueuePlaces() {
+  if (count_ > 0) queue_->ReturnPlaces(*account_, count_);
+}
+
+FairQueue::FairQueue(const FairQueueOptions& options, const Clock& clock)
+    : options_(options), clock_(clock), policies_(std::make_shared<TenantPolicies>()) {}
+
+FairQueue::~FairQueue() = default;
+
+void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   absl::MutexLock lock(&mutex_);
-  if (closed_) return absl::UnavailableError("the server is shutting down");
-  if (num_waiting_ >= options_.max_requests) return absl::ResourceExhaustedError("the queue is full");
-  Tenant& tenant = tenants_[request->tenant];
-  if (tenant.waiting.empty()) tenant.counter = std::max(tenant.counter, LeastWaitingCounter());
-  tenant_of_[request->id] = request->tenant;
-  tenant.waiting.push_back(std::move(request));
+  policies_ = std::move(policies);
+  for (auto& [name, account] : accounts_) account->policy = policies_->For(name);
+  ++version_;
+}
+
+std::shared_ptr<const TenantPolicies> FairQueue::policies() const {
+  absl::MutexLock lock(&mutex_);
+  return policies_;
+}
+
+TenantAccount& FairQueue::AccountOf(const std::string& tenant) {
+  std::unique_ptr<TenantAccount>& account = accounts_[tenant];
+  if (account == nullptr) {
+    account = std::make_unique<TenantAccount>();
+    account->name = tenant;
+    account->policy = policies_->For(tenant);
+  }
+  account->bucket.Refill(clock_.Now(), account->policy.max_tokens_per_minute);
+  return *account;
+}
+
+std::variant<QueuePlaces, Refusal> FairQueue::Reserve(const std::string& tenant, Priority priority, int64_t count) {
+  absl::MutexLock lock(&mutex_);
+  ForgetIdle();
+  TenantAccount& account = AccountOf(tenant);
+  std::optional<Refusal> refusal = WhyNot(account, count);
+  if (!refusal.has_value()) refusal = TooSlow(account, priority, 0);
+  if (refusal.has_value()) return *refusal;
+  account.num_reserved += count;
+  num_reserved_ += count;
+  return QueuePlaces(*this, account, count);
+}
+
+std::optional<Refusal> FairQueue::WhyNot(TenantAccount& account, int64_t count) {
+  using Reason = Refusal::Reason;
+  if (closed_) return Refusal{Reason::kClosed, kShortestRetry};
+  const double finished_a_second = service_rate_.FinishedPerSecond();
+  const absl::Duration next_place = RetryAfter(finished_a_second > 0 ? 1 / finished_a_second : 0);
+  const int64_t taken = num_waiting_ + num_reserved_;
+  const int64_t own = account.num_waiting + account.num_reserved;
+  if (own + count > account.policy.max_queued) return Refusal{Reason::kTenantQueueFull, next_place};
+  if (!account.bucket.HasTokens()) {
+    return Refusal{Reason::kTenantRate, RetryAfter(absl::ToDoubleSeconds(account.bucket.Wait()))};
+  }
+  const int64_t left = options_.max_requests - taken;
+  // One that holds no more than what is left always leaves room for the next.
+  if (count > left || (options_.leave_room && own + count > std::max<int64_t>(left, count))) {
+    return Refusal{Reason::kQueueFull, next_place};
+  }
+  return std::nullopt;
+}
+
+std::optional<Refusal> FairQueue::CheckTimeToFirstToken(const std::string& tenant, Priority priority,
+                                                        int64_t prompt_tokens) {
+  absl::MutexLock lock(&mutex_);
+  return TooSlow(AccountOf(tenant), priority, prompt_tokens);
+}
+
+// What waits ahead: this tenant's own requests at its share of the replicas' speed, but no more than everybody's.
+std::optional<Refusal> FairQueue::TooSlow(const TenantAccount& account, Priority priority,
+                                          int64_t prompt_tokens) const {
+  const double tokens_a_second = service_rate_.PromptTokensPerSecond() * num_replicas_;
+  const double finished_a_second = service_rate_.FinishedPerSecond() * num_replicas_;
+  if (options_.max_time_to_first_token == absl::InfiniteDuration() || tokens_a_second <= 0) return std::nullopt;
+  double all_requests = 0, all_tokens = 0, own_requests = 0, own_tokens = 0, weights = account.policy.weight;
+  for (size_t c = static_cast<size_t>(priority); c < kNumPriorities; ++c) {
+    for (const TenantAccount* other : waiting_tenants_[c]) {
+      const auto requests = static_cast<double>(other->waiting[c].size());
+      const auto tokens = static_cast<double>(other->waiting_tokens[c]);
+      all_requests += requests;
+      all_tokens += tokens;
+      if (other == &account) {
+        own_requests += requests;
+        own_tokens += tokens;
+      } else {
+        weights += other->policy.weight;
+      }
+    }
+  }
+  const double share = account.policy.weight / weights;
+  const double tokens_ahead = std::min(all_tokens, own_tokens / share) + static_cast<double>(prompt_tokens);
+  const double requests_ahead = all_requests == 0 ? 0 : std::min(all_requests, own_requests / share) + 1;
+  double wait = tokens_ahead / tokens_a_second;
+  if (finished_a_second > 0) wait = std::max(wait, requests_ahead / finished_a_second);
+  const double too_long = wait - absl::ToDoubleSeconds(options_.max_time_to_first_token);
+  if (too_long <= 0) return std::nullopt;
+  return Refusal{Refusal::Reason::kTooSlow, RetryAfter(too_long)};
+}
+
+void FairQueue::ReturnPlaces(TenantAccount& account, int64_t count) {
+  absl::MutexLock lock(&mutex_);
+  account.num_reserved -= count;
+  num_reserved_ -= count;
+}
+
+bool FairQueue::Push(QueuePlaces& places, std::unique_ptr<Request>& request) {
+  absl::MutexLock lock(&mutex_);
+  if (closed_) return false;
+  CHECK(places.count_ > 0, "a request needs a place");
+  --places.count_;
+  --num_reserved_;
+  TenantAccount& account = *places.account_;
+  --account.num_reserved;
+  request->account = &account;
+  if (account.num_waiting == 0) LiftToOthers(account);
+  account.bucket.Take(static_cast<int64_t>(request->prompt.size()));
+  Insert(std::move(request));
+  return true;
+}
+
+// In its tenant's line, by age: what comes back has its old place.
+void FairQueue::Insert(std::unique_ptr<Request> request) {
+  TenantAccount& account = *request->account;
+  const auto c = static_cast<size_t>(request->priority);
+  TenantAccount::Waiting& waiting = account.waiting[c];
+  if (waiting.empty()) waiting_tenants_[c].push_back(&account);
+  request->queued_at = clock_.Now();
+  tickets_[request->id] = {&account, request->priority};
+  account.waiting_tokens[c] += static_cast<int64_t>(request->prompt.size());
+  ++account.num_waiting;
   ++num_waiting_;
-  return absl::OkStatus();
+  ++version_;
+  const auto place = std::upper_bound(waiting.begin(), waiting.end(), request,
+                                      [](const auto& a, const auto& b) { return a->id < b->id; });
+  waiting.insert(place, std::move(request));
 }
 
-double FairQueue::LeastWaitingCounter() const {
-  double least = std::numeric_limits<double>::infinity();
-  for (const auto& [name, tenant] : tenants_) {
-    if (!tenant.waiting.empty()) least = std::min(least, tenant.counter);
-  }
-  return num_waiting_ == 0 ? last_popped_counter_ : least;
-}
-
-std::unique_ptr<Request> FairQueue::TryPop() {
-  absl::MutexLock lock(&mutex_);
-  Tenant* next = nullptr;
-  for (auto& [name, tenant] : tenants_) {
-    if (tenant.waiting.empty()) continue;
-    const bool earlier = next == nullptr || tenant.counter < next->counter ||
-                         (tenant.counter == next->counter && tenant.waiting.front()->id < next->waiting.front()->id);
-    if (earlier) next = &tenant;
-  }
-  if (next == nullptr) return nullptr;
-  std::unique_ptr<Request> request = std::move(next->waiting.front());
-  next->waiting.pop_front();
+std::unique_ptr<Request> FairQueue::Remove(TenantAccount& account, Priority priority, size_t index) {
+  const auto c = static_cast<size_t>(priority);
+  TenantAccount::Waiting& waiting = account.waiting[c];
+  std::unique_ptr<Request> request = std::move(waiting[index]);
+  waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(index));
+  if (waiting.empty()) std::erase(waiting_tenants_[c], &account);
+  tickets_.erase(request->id);
+  account.waiting_tokens[c] -= static_cast<int64_t>(request->prompt.size());
+  --account.num_waiting;
   --num_waiting_;
-  tenant_of_.erase(request->id);
-  last_popped_counter_ = next->counter;
-  next->counter += PromptPrice(*request);
   return request;
+}
+
+FairQueue::Pulled FairQueue::Pull(Judge judge) {
+  Ended ended;
+  Pulled pulled;
+  {
+    absl::MutexLock lock(&mutex_);
+    pulled.version = version_;
+    pulled.request = OfferAll(judge, ended).taken;
+  }
+  for (auto& [request, finish] : ended) request->sink->Finish(finish);
+  return pulled;
+}
+
+FairQueue::Offer FairQueue::OfferAll(Judge judge, Ended& ended) {
+  for (int c = kNumPriorities - 1; c >= 0; --c) {
+    const auto priority = static_cast<Priority>(c);
+    std::vector<TenantAccount*> passed;
+    while (passed.size() < kMaxPassedTenants) {
+      TenantAccount* const account = NextTenant(priority, passed);
+      if (account == nullptr) break;
+      Offer offer = OfferFrom(*account, priority, judge, ended);
+      if (offer.taken != nullptr || offer.blocked) return offer;
+      passed.push_back(account);
+    }
+  }
+  return {};
+}
+
+// The one served least for its weight; of equals, the one whose request is older.
+TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount* const> passed) {
+  const auto c = static_cast<size_t>(priority);
+  TenantAccount* next = nullptr;
+  for (TenantAccount* account : waiting_tenants_[c]) {
+    if (!account->MayRun() || std::find(passed.begin(), passed.end(), account) != passed.end()) continue;
+    const bool earlier = next == nullptr || account->counter < next->counter ||
+                         (account->counter == next->counter &&
+                          account->waiting[c].front()->id < next->waiting[c].front()->id);
+    if (earlier) next = account;
+  }
+  return next;
+}
+
+FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority, Judge judge, Ended& ended) {
+  const absl::Time now = clock_.Now();
+  TenantAccount::Waiting& waiting = account.WaitingIn(priority);
+  for (size_t i = 0; i < waiting.size() && i < kMaxPassedRequests;) {
+    if (std::optional<FinishEvent> finish = EndOf(*waiting[i], now); finish.has_value()) {
+      ended.emplace_back(Remove(account, priority, i), *std::move(finish));
+      continue;
+    }
+    const Verdict verdict = judge(*waiting[i]);
+    if (verdict == Verdict::kBlocked) return {nullptr, true};
+    if (verdict == Verdict::kPass) {
+      ++i;
+      continue;
+    }
+    std::unique_ptr<Request> request = Remove(account, priority, i);
+    last_pulled_counter_ = account.counter;
+    if (!request->progress.charged) Charge(account, PromptPrice(*request));
+    request->progress.charged = true;
+    ++account.num_running;
+    ++num_running_;
+    return {std::move(request), false};
+  }
+  return {};
+}
+
+void FairQueue::GiveBack(std::unique_ptr<Request> request) {
+  std::optional<FinishEvent> finish;
+  {
+    absl::MutexLock lock(&mutex_);
+    TenantAccount& account = *request->account;
+    --account.num_running;
+    --num_running_;
+    ++version_;
+    // Under the lock: a cancel that comes later finds it in the queue.
+    finish = EndOf(*request, clock_.Now());
+    if (!failure_.ok()) finish = {.reason = FinishReason::kError, .status = failure_};
+    if (!finish.has_value()) return Insert(std::move(request));
+  }
+  request->sink->Finish(*finish);
 }
 
 double FairQueue::PromptPrice(const Request& request) const {
@@ -50,47 +267,153 @@ double FairQueue::PromptPrice(const Request& request) const {
   return token_price * static_cast<double>(request.prompt.size());
 }
 
-void FairQueue::RefundCached(const std::string& tenant, int64_t tokens) {
+void FairQueue::Charge(TenantAccount& account, double price) { account.counter += price / account.policy.weight; }
+
+void FairQueue::ChargeCached(TenantAccount& account, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
-  tenants_[tenant].counter -= (1.0 - options_.cached_token_price) * static_cast<double>(tokens);
+  Charge(account, (options_.cached_token_price - 1.0) * static_cast<double>(tokens));
 }
 
-void FairQueue::ChargeOutput(const std::string& tenant, int64_t tokens) {
+void FairQueue::ChargeOutput(TenantAccount& account, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
-  tenants_[tenant].counter += options_.output_token_price * static_cast<double>(tokens);
+  Charge(account, options_.output_token_price * static_cast<double>(tokens));
+  account.bucket.Take(tokens);
+}
+
+void FairQueue::Leave(TenantAccount& account) {
+  absl::MutexLock lock(&mutex_);
+  const bool was_held_back = !account.MayRun();
+  --account.num_running;
+  --num_running_;
+  ++version_;
+  if (was_held_back && account.num_waiting > 0) LiftToOthers(account);
+}
+
+void FairQueue::LiftToOthers(TenantAccount& account) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& tenants : waiting_tenants_) {
+    for (const TenantAccount* other : tenants) {
+      if (other != &account && other->MayRun()) least = std::min(least, other->counter);
+    }
+  }
+  if (least == std::numeric_limits<double>::infinity()) least = last_pulled_counter_;
+  account.counter = std::max(account.counter, least);
+}
+
+// Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket full.
+void FairQueue::ForgetIdle() {
+  if (accounts_.size() < 2 * num_kept_accounts_) return;
+  const absl::Time now = clock_.Now();
+  absl::erase_if(accounts_, [&](const auto& entry) {
+    TenantAccount& account = *entry.second;
+    account.bucket.Refill(now, account.policy.max_tokens_per_minute);
+    return account.IsIdle() && account.bucket.IsFull() && account.counter <= last_pulled_counter_;
+  });
+  num_kept_accounts_ = std::max<size_t>(accounts_.size(), kMinAccounts);
 }
 
 bool FairQueue::Cancel(int64_t request_id) {
   std::unique_ptr<Request> request;
   {
     absl::MutexLock lock(&mutex_);
-    const auto found = tenant_of_.find(request_id);
-    if (found == tenant_of_.end()) return false;
-    std::deque<std::unique_ptr<Request>>& waiting = tenants_[found->second].waiting;
+    const auto found = tickets_.find(request_id);
+    if (found == tickets_.end()) return false;
+    const auto [account, priority] = found->second;
+    TenantAccount::Waiting& waiting = account->WaitingIn(priority);
     const auto it = std::find_if(waiting.begin(), waiting.end(),
                                  [request_id](const auto& candidate) { return candidate->id == request_id; });
-    request = std::move(*it);
-    waiting.erase(it);
-    tenant_of_.erase(found);
-    --num_waiting_;
+    request = Remove(*account, priority, static_cast<size_t>(it - waiting.begin()));
+    ++version_;  // who stood behind it may go
   }
-  request->sink->Finish({FinishReason::kCancelled, std::nullopt, absl::OkStatus()});
+  request->sink->Finish({.reason = FinishReason::kCancelled});
   return true;
 }
 
-void FairQueue::WaitForWork() {
+void FairQueue::Fail(const absl::Status& status) {
+  std::vector<std::unique_ptr<Request>> failed;
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    failure_ = status;
+    ++version_;
+    for (int c = 0; c < kNumPriorities; ++c) {
+      std::vector<TenantAccount*>& tenants = waiting_tenants_[static_cast<size_t>(c)];
+      while (!tenants.empty()) failed.push_back(Remove(*tenants.back(), static_cast<Priority>(c), 0));
+    }
+  }
+  for (const auto& request : failed) request->sink->Finish({.reason = FinishReason::kError, .status = status});
+}
+
+void FairQueue::WaitForChange(uint64_t version, absl::Time until) {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &FairQueue::HasWorkOrClosed));
+  const auto changed = [&] { return version_ != version; };
+  mutex_.AwaitWithDeadline(absl::Condition(&changed), until);
 }
 
 void FairQueue::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
+  ++version_;
 }
 
 bool FairQueue::closed() const {
   absl::MutexLock lock(&mutex_);
   return closed_;
+}
+
+bool FairQueue::drained() const {
+  absl::MutexLock lock(&mutex_);
+  return closed_ && num_waiting_ == 0 && num_running_ == 0;
+}
+
+QueueStats FairQueue::stats() const {
+  QueueStats stats;
+  absl::MutexLock lock(&mutex_);
+  double least = std::numeric_limits<double>::infinity(), most = -least;
+  for (const auto& [name, account] : accounts_) {
+    if (account->num_waiting == 0 && account->num_running == 0) continue;
+    QueueStats::Tenant& tenant = stats.tenants.emplace_back();
+    tenant.name = name;
+    tenant.num_running = account->num_running;
+    for (size_t c = 0; c < kNumPriorities; ++c) {
+      tenant.num_waiting[c] = static_cast<int64_t>(account->waiting[c].size());
+    }
+    if (account->num_waiting == 0 || !account->MayRun()) continue;
+    least = std::min(least, account->counter);
+    most = std::max(most, account->counter);
+  }
+  if (most > least) stats.fairness_gap = most - least;
+  return stats;
+}
+
+void FairQueue::CheckInvariants() const {
+  absl::MutexLock lock(&mutex_);
+  int64_t num_waiting = 0, num_reserved = 0, num_running = 0;
+  for (const auto& [name, account] : accounts_) {
+    CHECK(account->num_running >= 0 && account->num_reserved >= 0, "a tenant's counts");
+    num_reserved += account->num_reserved;
+    num_running += account->num_running;
+    int64_t own = 0;
+    for (size_t c = 0; c < kNumPriorities; ++c) {
+      const TenantAccount::Waiting& waiting = account->waiting[c];
+      own += static_cast<int64_t>(waiting.size());
+      int64_t tokens = 0;
+      for (const auto& request : waiting) {
+        tokens += static_cast<int64_t>(request->prompt.size());
+        CHECK(tickets_.contains(request->id), "who waits can be found");
+      }
+      CHECK(tokens == account->waiting_tokens[c], "waiting prompt tokens are counted");
+      CHECK(std::is_sorted(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) { return a->id < b->id; }),
+            "a tenant's line is in order of arrival");
+      const auto& listed = waiting_tenants_[c];
+      CHECK(std::count(listed.begin(), listed.end(), account.get()) == (waiting.empty() ? 0 : 1),
+            "tenants with something waiting are listed, once");
+    }
+    CHECK(own == account->num_waiting, "a tenant's waiting requests are counted");
+    num_waiting += own;
+  }
+  CHECK(num_waiting == num_waiting_ && tickets_.size() == static_cast<size_t>(num_waiting), "all that wait are counted");
+  CHECK(num_reserved == num_reserved_ && num_running == num_running_, "places and runners are counted");
 }
 
 }  // namespace weft

@@ -6,10 +6,11 @@
 
 namespace weft {
 
-KvBlockPool::KvBlockPool(int num_blocks, int block_size)
+KvBlockPool::KvBlockPool(int num_blocks, int block_size, bool tells_changes)
     : block_size_(static_cast<size_t>(block_size)),
       blocks_(static_cast<size_t>(num_blocks)),
-      tokens_(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size)) {
+      tokens_(static_cast<size_t>(num_blocks) * static_cast<size_t>(block_size)),
+      tells_changes_(tells_changes) {
   // Lowest ids on top of the stack: a small load touches little memory.
   free_.reserve(blocks_.size());
   for (int32_t id = num_blocks - 1; id >= 0; --id) free_.push_back(id);
@@ -51,6 +52,24 @@ void KvBlockPool::Register(int32_t id, const PrefixKey& key, absl::Span<const in
   block.is_registered = true;
   block.key = key;
   std::copy(tokens.begin(), tokens.end(), TokensOf(id));
+  if (tells_changes_) changes_.changes.push_back({key, true});
+}
+
+void KvBlockPool::Unregister(absl::Span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (BlockOf(id).is_registered) Drop(BlockOf(id));
+  }
+}
+
+void KvBlockPool::Drop(Block& block) {
+  registered_.erase(block.key);
+  block.is_registered = false;
+  if (tells_changes_) changes_.changes.push_back({block.key, false});
+}
+
+bool KvBlockPool::IsHeld(const PrefixKey& key) const {
+  const auto found = registered_.find(key);
+  return found != registered_.end() && BlockOf(found->second).num_holders > 0;
 }
 
 bool KvBlockPool::TakeUp(const PrefixKey& key, absl::Span<const int32_t> tokens, std::vector<int32_t>& ids) {
@@ -82,9 +101,7 @@ void KvBlockPool::Unlink(int32_t id) {
 void KvBlockPool::EvictOldest() {
   const int32_t id = oldest_;
   Unlink(id);
-  Block& block = BlockOf(id);
-  registered_.erase(block.key);
-  block.is_registered = false;
+  Drop(BlockOf(id));
   free_.push_back(id);
   ++num_evictions_;
 }

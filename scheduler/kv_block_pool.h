@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "scheduler/prefix_directory.h"
 #include "scheduler/prefix_key.h"
 
 namespace weft {
@@ -15,16 +17,16 @@ namespace weft {
 //
 //   free      nobody's; its content means nothing
 //   held      by one sequence or, once it is registered, by several
-//   cached    nobody's, but registered: a sequence with the same prefix may take it up. When blocks run out, the one
-//   that
-//             was given back longest ago becomes free
+//   cached    nobody's, but registered: a sequence with the same prefix may take it up; when blocks run out, the one
+//             that was given back longest ago becomes free
 //
 // Only full and computed blocks are registered, and those are never written again, so holders only read what they
 // share. Owned by a Scheduler, used by its thread only. Allocates nothing after construction but in the callers'
 // vectors.
 class KvBlockPool {
  public:
-  KvBlockPool(int num_blocks, int block_size);
+  // tells_changes: somebody calls TakeChanges after each step.
+  KvBlockPool(int num_blocks, int block_size, bool tells_changes = false);
 
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   int block_size() const { return static_cast<int>(block_size_); }
@@ -43,10 +45,18 @@ class KvBlockPool {
   // computed. Nothing happens if another block has the key.
   void Register(int32_t id, const PrefixKey& key, absl::Span<const int32_t> tokens);
 
+  // The block's content is not to be trusted: nobody takes it up from now on. Its holders keep it.
+  void Unregister(absl::Span<const int32_t> ids);
+
   bool Has(const PrefixKey& key) const { return registered_.contains(key); }
+  // Registered, and somebody has it: taking it up makes no block unavailable.
+  bool IsHeld(const PrefixKey& key) const;
 
   // One holder more for the block with this key and these tokens, whose id is appended to `ids`. False: there is none.
   bool TakeUp(const PrefixKey& key, absl::Span<const int32_t> tokens, std::vector<int32_t>& ids);
+
+  // What was registered and unregistered since the last call.
+  CacheChanges TakeChanges() { return std::exchange(changes_, {}); }
 
   // Aborts the process unless every block is in exactly one state. O(blocks).
   void CheckInvariants() const;
@@ -69,6 +79,7 @@ class KvBlockPool {
   void PushNewest(int32_t id);
   void Unlink(int32_t id);
   void EvictOldest();
+  void Drop(Block& block);  // from what is registered
 
   const size_t block_size_;
   std::vector<Block> blocks_;
@@ -79,6 +90,8 @@ class KvBlockPool {
   int32_t newest_ = kNone;
   int num_cached_ = 0;
   int64_t num_evictions_ = 0;
+  const bool tells_changes_;
+  CacheChanges changes_;
 };
 
 // The blocks of one sequence, in the order of its positions. Gives them back on destruction.
@@ -94,6 +107,8 @@ class BlockTable {
 
   // Appends the registered block with this key and these tokens; false when there is none.
   bool TakeUp(const PrefixKey& key, absl::Span<const int32_t> tokens) { return pool_->TakeUp(key, tokens, ids_); }
+
+  void Reserve(size_t num_blocks) { ids_.reserve(num_blocks); }  // memory for their ids
 
   void Clear() {
     pool_->Give(ids_);

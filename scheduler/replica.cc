@@ -1,15 +1,37 @@
 #include "scheduler/replica.h"
 
-#include <string>
+#include <algorithm>
 #include <utility>
+#include <variant>
+#include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "kernels/check.h"
 
 namespace weft {
+namespace {
 
-Replica::Replica(std::unique_ptr<Engine> engine, FairQueue& queue, const Clock& clock)
-    : limits_(engine->limits()), engine_(std::move(engine)), queue_(queue), scheduler_(limits_, clock) {
+// Adds what it took to a sum, also where the scope is left early.
+class Stopwatch {
+ public:
+  Stopwatch(const Clock& clock, absl::Duration& sum) : clock_(clock), sum_(sum), begin_(clock.Now()) {}
+  ~Stopwatch() { sum_ += std::max(clock_.Now() - begin_, absl::ZeroDuration()); }
+
+ private:
+  const Clock& clock_;
+  absl::Duration& sum_;
+  const absl::Time begin_;
+};
+
+}  // namespace
+
+Replica::Replica(int id, std::unique_ptr<Engine> engine, const SchedulerOptions& options, Dispatcher& dispatcher,
+                 const Clock& clock)
+    : id_(id),
+      limits_(engine->limits()),
+      engine_(std::move(engine)),
+      dispatcher_(dispatcher),
+      clock_(clock),
+      scheduler_(limits_, options, clock) {
   stats_ = scheduler_.stats();
 }
 
@@ -25,57 +47,90 @@ void Replica::Join() {
 
 void Replica::Run() {
   while (AdmitArrivals()) {
-    while (engine_->HasRoom()) {
-      Batch batch = scheduler_.Schedule();
-      if (batch.empty()) break;
-      engine_->Submit(std::move(batch));
-    }
-    CHECK(engine_->HasInFlight() || !scheduler_.HasWork(), "waiting work can always make progress");
-    if (engine_->HasInFlight()) Commit(engine_->Collect());
-    Publish(scheduler_.TakeEvents());
+    SubmitSteps();
+    if (engine_->HasInFlight()) FinishStep();
+    Publish();
   }
 }
 
-// Takes on what can start at the next step; blocks only when there is nothing to do. False: drained, or the engine
-// died.
+// Takes on what can start at the next step; waits only when there is nothing to do. False: drained, or the engine died.
 bool Replica::AdmitArrivals() {
   if (!status().ok()) return false;
-  if (!scheduler_.HasWork() && !engine_->HasInFlight()) queue_.WaitForWork();
-  while (scheduler_.WantsMore()) {
-    std::unique_ptr<Request> request = queue_.TryPop();
-    if (request == nullptr) break;
-    scheduler_.Add(std::move(request));
+  for (PullWork(); !HasWork(); PullWork()) {
+    if (dispatcher_.queue().drained()) return false;
+    dispatcher_.queue().WaitForChange(queue_version_, look_again_);
   }
-  return scheduler_.HasWork() || engine_->HasInFlight() || !queue_.closed();
+  return true;
 }
 
-void Replica::Commit(absl::StatusOr<StepResult> result) {
-  if (result.ok()) {
-    scheduler_.Commit(*result);
-    return;
+void Replica::PullWork() {
+  const Stopwatch stopwatch(clock_, host_time_);
+  while (true) {
+    Dispatcher::Pulled pulled = dispatcher_.Pull(id_, scheduler_);
+    queue_version_ = pulled.version;
+    look_again_ = pulled.look_again;
+    if (pulled.request == nullptr) return;
+    scheduler_.Add(std::move(pulled.request));
   }
-  scheduler_.Abort(result.status());
-  absl::MutexLock lock(&mutex_);
-  status_ = result.status();
 }
 
-void Replica::Publish(std::vector<Event> events) {
-  absl::flat_hash_map<std::string, int64_t> drawn;
-  for (const Event& event : events) {
-    if (event.num_cached_tokens.has_value()) {
-      event.sink->Start(*event.num_cached_tokens);
-      if (*event.num_cached_tokens > 0) queue_.RefundCached(event.tenant, *event.num_cached_tokens);
-    } else if (event.token.has_value()) {
-      event.sink->Push(*event.token);
-      if (!event.token->in_prompt) ++drawn[event.tenant];
-    } else {
-      event.sink->Finish(*event.finish);
-    }
+// Keeps every pipeline stage busy, and one step ahead.
+void Replica::SubmitSteps() {
+  const Stopwatch stopwatch(clock_, host_time_);
+  while (engine_->HasRoom()) {
+    const Batch& batch = scheduler_.Schedule();
+    if (batch.empty()) break;
+    engine_->Submit(batch);
   }
-  for (const auto& [tenant, tokens] : drawn) queue_.ChargeOutput(tenant, tokens);
-  const Stats stats = scheduler_.stats();
+}
+
+void Replica::FinishStep() {
+  const absl::StatusOr<StepResult> result = engine_->Collect();
+  if (!result.ok()) return Die(result.status());
+  const Stopwatch stopwatch(clock_, host_time_);
+  const absl::StatusOr<ServiceRate::Step> did = scheduler_.Commit(*result);
+  if (!did.ok()) return Die(did.status());
+  dispatcher_.queue().service_rate().Observe(*did);
+}
+
+// What was told before the death is told first.
+void Replica::Die(const absl::Status& status) {
+  std::vector<Scheduler::Survivor> survivors = scheduler_.Abort();
+  Publish();
+  {
+    absl::MutexLock lock(&mutex_);
+    status_ = status;
+  }
+  dispatcher_.GiveBackFromDead(id_, std::move(survivors));
+}
+
+void Replica::Publish() {
+  for (const Event& event : scheduler_.events()) Tell(event);
+  scheduler_.ClearEvents();
+  for (std::unique_ptr<Request>& request : scheduler_.TakePreempted()) {
+    dispatcher_.queue().GiveBack(std::move(request));
+  }
+  if (dispatcher_.tracks_prefixes()) dispatcher_.TellCache(id_, scheduler_.TakeCacheChanges());
+  scheduler_seconds_.Observe(absl::ToDoubleSeconds(std::exchange(host_time_, absl::ZeroDuration())));
+  Stats stats = scheduler_.stats();
+  stats.scheduler_seconds = scheduler_seconds_;
   absl::MutexLock lock(&mutex_);
   stats_ = stats;
+}
+
+void Replica::Tell(const Event& event) {
+  const Request& request = *event.request;
+  FairQueue& queue = dispatcher_.queue();
+  if (const auto* started = std::get_if<Event::Started>(&event.what)) {
+    request.sink->Start(started->num_cached_tokens);
+    if (started->num_cached_tokens > 0) queue.ChargeCached(*request.account, started->num_cached_tokens);
+  } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
+    if (!token->in_prompt) queue.ChargeOutput(*request.account, 1);
+    request.sink->Push(*token);
+  } else {
+    queue.Leave(*request.account);
+    request.sink->Finish(std::get<FinishEvent>(event.what));
+  }
 }
 
 Stats Replica::stats() const {

@@ -3,45 +3,63 @@
 
 #include <memory>
 #include <thread>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 #include "scheduler/clock.h"
-#include "scheduler/fair_queue.h"
+#include "scheduler/dispatcher.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/stats.h"
 
 namespace weft {
 
-// Pulls requests from the fair queue and runs them until the queue is closed and everything accepted has finished.
+// Pulls requests through the dispatcher and runs them until the queue is closed and everything accepted has finished,
+// here or on other replicas, or until its engine dies: then its requests go back to the queue.
 //
 // Start and Join are for one thread at a time; stats and status for any.
 class Replica {
  public:
-  // The queue and the clock outlive the replica.
-  Replica(std::unique_ptr<Engine> engine, FairQueue& queue, const Clock& clock);
+  // Dispatcher and clock outlive the replica. `id`: 0 .. num_replicas - 1.
+  Replica(int id, std::unique_ptr<Engine> engine, const SchedulerOptions& options, Dispatcher& dispatcher,
+          const Clock& clock);
   ~Replica();  // joins: close the queue first
 
   void Start();
   void Join();
 
   Stats stats() const;          // as of the last step
-  absl::Status status() const;  // not OK: the engine died, and what this replica ran has ended in that error
+  absl::Status status() const;  // not OK: the engine died
   const EngineLimits& limits() const { return limits_; }
+
+  // The parts of the loop, for a simulator, which has no threads. None of them waits, but FinishStep for the engine.
+  void PullWork();
+  void SubmitSteps();
+  void FinishStep();  // requires HasInFlight
+  void Publish();
+  bool HasInFlight() const { return engine_->HasInFlight(); }
+  bool HasWork() const { return scheduler_.HasWork() || engine_->HasInFlight(); }
+  absl::Time look_again() const { return look_again_; }  // when PullWork may find more although nothing changed
+  const Scheduler& scheduler() const { return scheduler_; }
 
  private:
   void Run();
   bool AdmitArrivals();
-  void Commit(absl::StatusOr<StepResult> result);
-  void Publish(std::vector<Event> events);
+  void Die(const absl::Status& status);
+  void Tell(const Event& event);
 
+  const int id_;
   const EngineLimits limits_;
-  std::unique_ptr<Engine> engine_;  // used by the replica's thread only, as is scheduler_
-  FairQueue& queue_;
+  std::unique_ptr<Engine> engine_;  // used by the replica's thread only, as is all that follows
+  Dispatcher& dispatcher_;
+  const Clock& clock_;
   Scheduler scheduler_;
+  uint64_t queue_version_ = 0;  // at the last pull
+  absl::Time look_again_ = absl::InfiniteFuture();
+  absl::Duration host_time_;  // of the scheduler, since the last step
+  FixedHistogram<12> scheduler_seconds_{kHostTimeBounds};
   std::thread thread_;
 
   mutable absl::Mutex mutex_;  // held only to copy

@@ -14,6 +14,10 @@
 
 namespace weft {
 
+// Strict classes: while a higher one waits, it gets rows and blocks before all lower ones.
+enum class Priority : uint8_t { kLow, kNormal, kHigh };
+inline constexpr int kNumPriorities = 3;
+
 enum class FinishReason {
   kStop,       // a stop token was drawn
   kLength,     // max_tokens, or the model's last position
@@ -29,8 +33,8 @@ struct FinishEvent {
 
 // Where a request's tokens go. Shared by the scheduler, which pushes, and the front end, which reads.
 //
-// Start, Push and Finish come in order, Start at most once, Finish exactly once and last: from the replica's thread,
-// or, for a request that leaves the queue before a replica has it, from the thread that takes it out. They never block
+// Start, Push and Finish come in order, Start at most once, Finish exactly once and last: from the thread of the replica
+// that runs it, or, for a request that leaves the queue without one, from the thread that takes it out. They never block
 // and never do I/O. Cancelled may be asked from any thread.
 class TokenSink {
  public:
@@ -47,19 +51,39 @@ struct StopCriteria {
   std::vector<int32_t> stop_token_ids;  // end-of-sequence ids (unless ignored) and the request's own
 };
 
+struct TenantAccount;  // of FairQueue
+
+// How far a request has come. Lives as long as the request, whatever happens to the replicas that run it.
+struct Progress {
+  std::vector<int32_t> output;  // tokens drawn so far, whenever no replica runs it
+  int num_scored = 0;           // prompt tokens whose score the sink has; the first token has none
+  bool started = false;         // the sink has been told
+  bool charged = false;         // its tenant has paid for the prompt
+  int num_deaths = 0;           // of replicas, with it in a step
+  // Set when a replica died with it in a step and nobody else to blame: until it has more tokens than it had then, it
+  // runs beside no other suspect.
+  std::optional<int> suspect_until;
+};
+
 // One sequence to generate. n choices are n requests.
 struct Request {
-  int64_t id = 0;  // unique in this process
+  int64_t id = 0;  // unique in this process; a lower one came earlier
   std::string tenant;
+  Priority priority = Priority::kNormal;
   absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();  // then it ends in DeadlineExceeded, wherever it is
   std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
   StopCriteria stop;
-  // Who may share this request's blocks, and the keys of its prompt's full blocks in that scope; made by the front end,
-  // because hashing takes a while. None: nobody may.
+  // Who may share this request's blocks, and the keys of its first full blocks in that scope: of its prompt, made by the
+  // front end because hashing takes a while, and of its output as it grows. None: nobody may.
   std::optional<PrefixKey> prefix_scope;
   std::vector<PrefixKey> prefix_keys;
   std::shared_ptr<TokenSink> sink;
+
+  Progress progress;
+  TenantAccount* account = nullptr;  // who pays; the fair queue's
+  absl::Time queued_at;              // when it last began to wait
 };
 
 }  // namespace weft

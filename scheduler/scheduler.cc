@@ -1,6 +1,7 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,12 +10,8 @@
 namespace weft {
 namespace {
 
-// Keeps a container of sequences ordered by request id.
-template <typename Container>
-void InsertByAge(Container& container, std::unique_ptr<Sequence> sequence) {
-  const auto place = std::upper_bound(container.begin(), container.end(), sequence,
-                                      [](const auto& a, const auto& b) { return a->request->id < b->request->id; });
-  container.insert(place, std::move(sequence));
+bool RanksBefore(const Request& a, const Request& b) {
+  return a.priority != b.priority ? a.priority > b.priority : a.id < b.id;
 }
 
 }  // namespace
@@ -33,272 +30,250 @@ absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const Engi
   return absl::OkStatus();
 }
 
-Scheduler::Scheduler(const EngineLimits& limits, const Clock& clock)
-    : limits_(limits), clock_(clock), pool_(limits.num_blocks, limits.block_size) {
+Scheduler::Scheduler(const EngineLimits& limits, const SchedulerOptions& options, const Clock& clock)
+    : limits_(limits),
+      options_(options),
+      clock_(clock),
+      pool_(limits.num_blocks, limits.block_size, options.tell_cache_changes),
+      pacer_({.max_tokens = limits.max_num_batched_tokens,
+              .max_share = options.max_prefill_share,
+              .max_step_time = options.max_itl}) {
   for (int32_t slot = limits.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
-bool Scheduler::WantsMore() const {
-  int waiting_tokens = 0;
-  for (const auto& sequence : waiting_) waiting_tokens += sequence->num_known();
-  return !out_of_blocks_ && waiting_.size() < free_slots_.size() && waiting_tokens < limits_.max_num_batched_tokens;
-}
-
 void Scheduler::Add(std::unique_ptr<Request> request) {
-  CHECK(CheckFits(static_cast<int64_t>(request->prompt.size()), request->stop.max_tokens, limits_).ok(),
-        "a request that can never fit is refused when it arrives");
-  InsertByAge(waiting_, std::make_unique<Sequence>(std::move(request), pool_));
+  CHECK(!free_slots_.empty(), "Judge has said that it can start");
+  auto sequence = std::make_unique<Sequence>(std::move(request), pool_);
+  TakeUpPrefix(*sequence);
+  CHECK(sequence->blocks.GrowTo(NumBlocks(sequence->num_known())), "enough blocks are available");
+  sequence->slot = free_slots_.back();
+  free_slots_.pop_back();
+  const auto place =
+      std::upper_bound(running_.begin(), running_.end(), sequence,
+                       [](const auto& a, const auto& b) { return RanksBefore(*a->request, *b->request); });
+  running_.insert(place, std::move(sequence));
 }
 
-Batch Scheduler::Schedule() {
+const Batch& Scheduler::Schedule() {
   StepBudget budget{.tokens = limits_.max_num_batched_tokens, .scores = limits_.max_num_scores};
-  DropCancelled();
+  building_.num_results = 0;
+  building_.num_prompt_tokens = 0;
+  short_of_blocks_ = false;
+  DropEnded();
   GrowRunning(budget);
-  AdmitWaiting(budget);
   return BuildBatch();
 }
 
-void Scheduler::DropCancelled() {
+void Scheduler::DropEnded() {
+  const absl::Time now = clock_.Now();
   for (auto& sequence : running_) {
-    if (sequence->leaving != Sequence::Leaving::kFinished && sequence->request->sink->Cancelled()) {
+    if (sequence->leaving == Sequence::Leaving::kFinished) continue;
+    if (sequence->request->sink->Cancelled()) {
       Finish(*sequence, {.reason = FinishReason::kCancelled});
+    } else if (now >= sequence->request->deadline) {
+      Finish(*sequence, {.reason = FinishReason::kError,
+                         .status = absl::DeadlineExceededError("the deadline has passed")});
     }
   }
-  for (auto& sequence : waiting_) {
-    if (sequence->request->sink->Cancelled()) Finish(*sequence, {.reason = FinishReason::kCancelled});
-  }
-  std::erase_if(waiting_, [](const auto& sequence) { return sequence->leaving != Sequence::Leaving::kNo; });
   SweepLeaving();
 }
 
 // Sequences that need one token come before those that need many, so that nobody's next token waits for the budget that
-// a long prompt eats. Among equals, the oldest first.
+// a long prompt eats.
 void Scheduler::GrowRunning(StepBudget& budget) {
-  std::vector<Sequence*> order;
-  for (auto& sequence : running_) order.push_back(sequence.get());
-  std::stable_partition(order.begin(), order.end(), [](const Sequence* s) { return s->num_uncomputed() == 1; });
-  for (Sequence* sequence : order) GrowOne(*sequence, budget);
-  // A sequence chosen early may have been preempted for an older one later.
-  std::erase_if(chosen_, [](const Chunk& chunk) { return chunk.sequence->leaving != Sequence::Leaving::kNo; });
+  GrowDecoding(budget);
+  GrowPrompts(budget);
+  // A sequence chosen early may have been preempted for one of higher rank later.
+  std::vector<Chunk>& chunks = building_.chunks;
+  std::erase_if(chunks, [](const Chunk& chunk) { return chunk.sequence->leaving != Sequence::Leaving::kNo; });
   SweepLeaving();
 }
 
-void Scheduler::GrowOne(Sequence& sequence, StepBudget& budget) {
+void Scheduler::GrowDecoding(StepBudget& budget) {
+  order_.clear();
+  for (const auto& sequence : running_) {
+    if (sequence->num_uncomputed() == 1) order_.push_back(sequence.get());
+  }
+  for (Sequence* sequence : order_) GrowOne(*sequence, 1, budget);
+  building_.others_decode = !building_.chunks.empty();
+}
+
+// The prompts of a class share what is left in equal parts, and what a short one doesn't need goes to the longer: a
+// short prompt doesn't wait behind a long one, and the long one is never starved.
+void Scheduler::GrowPrompts(StepBudget& budget) {
+  int left = building_.others_decode ? std::min(budget.tokens, pacer_.max_tokens()) : budget.tokens;
+  order_.clear();
+  std::array<int, kNumPriorities> num_equals{};
+  for (const auto& sequence : running_) {
+    if (sequence->num_uncomputed() <= 1) continue;
+    order_.push_back(sequence.get());
+    ++num_equals[static_cast<size_t>(sequence->request->priority)];
+  }
+  std::sort(order_.begin(), order_.end(), [](const Sequence* a, const Sequence* b) {
+    if (a->request->priority != b->request->priority) return a->request->priority > b->request->priority;
+    if (a->num_uncomputed() != b->num_uncomputed()) return a->num_uncomputed() < b->num_uncomputed();
+    return a->request->id < b->request->id;
+  });
+  for (Sequence* sequence : order_) {
+    if (left == 0) break;
+    int& equals = num_equals[static_cast<size_t>(sequence->request->priority)];
+    const int before = budget.tokens;
+    GrowOne(*sequence, std::max(1, left / equals--), budget);
+    left -= before - budget.tokens;
+    building_.num_prompt_tokens += before - budget.tokens;
+  }
+}
+
+void Scheduler::GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget) {
   if (sequence.leaving != Sequence::Leaving::kNo) return;
-  const int num_tokens = sequence.LimitByScores(std::min(budget.tokens, sequence.num_uncomputed()), budget.scores);
-  if (num_tokens == 0 || !ReserveBlocks(sequence, sequence.num_scheduled + num_tokens, budget)) return;
+  const int most = std::min({max_tokens, budget.tokens, sequence.num_uncomputed()});
+  const int num_tokens = sequence.LimitByScores(most, budget.scores);
+  if (num_tokens == 0 || !ReserveBlocks(sequence, sequence.num_scheduled + num_tokens)) return;
   const int num_scores = sequence.NumScores(num_tokens);
-  chosen_.push_back({&sequence, num_tokens, num_scores});
+  building_.chunks.push_back({&sequence, num_tokens, num_scores});
   budget.tokens -= num_tokens;
   budget.scores -= num_scores;
 }
 
 // Blocks of a victim that is in flight come free only when its last step is committed; until then `sequence` pauses.
-bool Scheduler::ReserveBlocks(Sequence& sequence, int num_tokens, StepBudget& budget) {
+bool Scheduler::ReserveBlocks(Sequence& sequence, int num_tokens) {
   while (!sequence.blocks.GrowTo(NumBlocks(num_tokens))) {
-    budget.preempted = true;
-    const auto newest = std::find_if(running_.rbegin(), running_.rend(),
-                                     [](const auto& s) { return s->leaving == Sequence::Leaving::kNo; });
-    Sequence& victim = **newest;
+    short_of_blocks_ = true;
     // Blocks that are already on their way back may suffice.
     const bool some_leaving = std::any_of(running_.begin(), running_.end(), [](const auto& s) {
       return s->leaving != Sequence::Leaving::kNo && s->blocks.size() > 0;
     });
     if (some_leaving) return false;
-    Preempt(victim);
+    Sequence& victim = **std::find_if(running_.rbegin(), running_.rend(),
+                                      [](const auto& s) { return s->leaving == Sequence::Leaving::kNo; });
+    Preempt(victim, PreemptionReason::kBlocks);
     if (&victim == &sequence) return false;
   }
   return true;
 }
 
-void Scheduler::AdmitWaiting(StepBudget& budget) {
-  if (budget.preempted) return;
-  out_of_blocks_ = false;
-  for (size_t i = 0; i < waiting_.size() && !free_slots_.empty() && budget.tokens > 0;) {
-    Sequence& sequence = *waiting_[i];
-    if (WaitsForPrefix(sequence)) {
-      ++i;  // and holds nobody up
-      continue;
-    }
-    out_of_blocks_ = !AdmitOne(sequence);
-    if (out_of_blocks_) return;
-    InsertByAge(running_, std::move(waiting_[i]));
-    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
-    GrowOne(sequence, budget);
-  }
-}
-
-// Its blocks and a slot; false, and nothing changes, when the pool can't give them.
-bool Scheduler::AdmitOne(Sequence& sequence) {
-  TakeUpPrefix(sequence);
-  const int num_blocks = NumBlocks(sequence.num_known());
-  // One block of headroom for each that runs, or the newcomer would be preempted at once.
-  const int needed = num_blocks - sequence.blocks.size() + static_cast<int>(running_.size());
-  if (needed > pool_.num_available()) {
-    DropBlocks(sequence);
-    return false;
-  }
-  CHECK(sequence.blocks.GrowTo(num_blocks), "enough blocks are available");
-  for (int block = sequence.num_registered; block < NumShareable(sequence); ++block) {
-    computing_.try_emplace(sequence.prefix_keys[static_cast<size_t>(block)], &sequence);
-  }
-  sequence.slot = free_slots_.back();
-  free_slots_.pop_back();
-  return true;
-}
-
-// Blocks that this sequence can take up at most. Its last known token is always computed anew, because the logits
-// behind it are wanted; so are all of a prompt that is to be scored.
-int Scheduler::NumShareable(const Sequence& sequence) const {
-  if (sequence.NumScores(sequence.num_known()) > 0) return 0;
-  return std::min(static_cast<int>(sequence.prefix_keys.size()), (sequence.num_known() - 1) / limits_.block_size);
-}
-
-// Blocks are registered in order, so the first that is missing is found by bisection.
-bool Scheduler::WaitsForPrefix(const Sequence& sequence) const {
-  if (computing_.empty()) return false;
-  const auto begin = sequence.prefix_keys.begin();
-  const auto end = begin + NumShareable(sequence);
-  const auto missing = std::partition_point(begin, end, [this](const PrefixKey& key) { return pool_.Has(key); });
-  return missing != end && computing_.contains(*missing);
-}
-
-void Scheduler::TakeUpPrefix(Sequence& sequence) {
-  const int most = NumShareable(sequence);
-  int block = 0;
-  while (block < most &&
-         sequence.blocks.TakeUp(sequence.prefix_keys[static_cast<size_t>(block)], TokensOfBlock(sequence, block))) {
-    ++block;
-  }
-  sequence.num_registered = block;
-  sequence.num_computed = sequence.num_scheduled = block * limits_.block_size;
-}
-
-// What is computed by now may be taken up by others.
-void Scheduler::RegisterBlocks(Sequence& sequence) {
-  const std::optional<PrefixKey>& scope = sequence.request->prefix_scope;
-  if (!scope.has_value()) return;
-  std::vector<PrefixKey>& keys = sequence.prefix_keys;
-  const int num_tokens = std::min(sequence.num_computed, sequence.num_known());
-  for (int& block = sequence.num_registered; (block + 1) * limits_.block_size <= num_tokens; ++block) {
-    const auto i = static_cast<size_t>(block);
-    const absl::Span<const int32_t> tokens = TokensOfBlock(sequence, block);
-    if (i == keys.size()) keys.push_back(NextPrefixKey(keys.empty() ? *scope : keys.back(), tokens));
-    pool_.Register(sequence.blocks.ids()[i], keys[i], tokens);
-    const auto computing = computing_.find(keys[i]);
-    if (computing != computing_.end() && computing->second == &sequence) computing_.erase(computing);
-  }
-}
-
-// It won't compute what it promised; who waits for that computes it.
-void Scheduler::ForgetComputing(const Sequence& sequence) {
-  for (auto key = sequence.prefix_keys.begin() + sequence.num_registered; key < sequence.prefix_keys.end(); ++key) {
-    const auto computing = computing_.find(*key);
-    if (computing != computing_.end() && computing->second == &sequence) computing_.erase(computing);
-  }
-}
-
-void Scheduler::DropBlocks(Sequence& sequence) {
-  sequence.blocks.Clear();
-  sequence.num_registered = 0;
-  sequence.num_computed = sequence.num_scheduled = 0;
-}
-
-absl::Span<const int32_t> Scheduler::TokensOfBlock(const Sequence& sequence, int block) const {
-  const auto size = static_cast<size_t>(limits_.block_size);
-  return absl::MakeConstSpan(sequence.tokens).subspan(static_cast<size_t>(block) * size, size);
-}
-
-Batch Scheduler::BuildBatch() {
-  Batch batch;
-  if (chosen_.empty()) return batch;
-  batch.step = next_step_++;
-  batch.row_begin.push_back(0);
-  batch.block_begin.push_back(0);
-  for (Chunk& chunk : chosen_) {
+const Batch& Scheduler::BuildBatch() {
+  batch_.Clear();
+  if (building_.chunks.empty()) return batch_;
+  batch_.step = building_.step = next_step_++;
+  for (Chunk& chunk : building_.chunks) {
     Sequence& sequence = *chunk.sequence;
     chunk.samples = sequence.num_scheduled + chunk.num_tokens == sequence.num_known() + sequence.num_pending;
-    AppendRow(chunk, batch);
+    AppendRow(chunk);
     sequence.num_scheduled += chunk.num_tokens;
     sequence.num_pending += chunk.samples ? 1 : 0;
     ++sequence.num_in_flight;
+    building_.num_results += static_cast<size_t>(chunk.num_scores) + (chunk.samples ? 1 : 0);
   }
-  stats_.batch_rows.Observe(batch.num_rows());
-  stats_.batch_tokens.Observe(batch.num_tokens());
-  in_flight_.push_back({batch.step, std::exchange(chosen_, {})});
-  return batch;
+  stats_.batch_rows.Observe(batch_.num_rows());
+  stats_.batch_tokens.Observe(batch_.num_tokens());
+  in_flight_.push_back(std::exchange(building_, {}));
+  if (!spare_chunks_.empty()) {
+    building_.chunks = std::move(spare_chunks_.back());
+    spare_chunks_.pop_back();
+  }
+  return batch_;
 }
 
-void Scheduler::AppendRow(const Chunk& chunk, Batch& batch) {
+void Scheduler::AppendRow(const Chunk& chunk) {
   Sequence& sequence = *chunk.sequence;
-  const Request& request = *sequence.request;
-  if (!sequence.slot_started) {
-    const bool needs_history = request.sampling.HasPenalties();
-    batch.slot_starts.push_back({sequence.slot, sequence.num_prompt(), request.sampling,
-                                 needs_history ? sequence.tokens : std::vector<int32_t>()});
-    sequence.slot_started = true;
-  }
-  if (!sequence.was_scheduled) {
-    stats_.queue_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - request.arrival));
-    stats_.num_prompt_tokens += sequence.num_prompt();
-    stats_.num_cached_tokens += sequence.num_scheduled;
-    events_.push_back({request.sink, request.tenant, sequence.num_scheduled, std::nullopt, std::nullopt});
-    sequence.was_scheduled = true;
-  }
+  if (!sequence.slot_started) StartSlot(sequence);
+  if (!sequence.request->progress.started) TellStart(sequence);
   const int end = sequence.num_scheduled + chunk.num_tokens;
   for (int position = sequence.num_scheduled; position < end; ++position) {
     const bool known = position < sequence.num_known();
-    batch.token_ids.push_back(known ? sequence.tokens[static_cast<size_t>(position)] : kLastSampled);
-    batch.positions.push_back(position);
+    batch_.token_ids.push_back(known ? sequence.tokens[static_cast<size_t>(position)] : kLastSampled);
+    batch_.positions.push_back(position);
   }
-  const auto first_block = sequence.blocks.ids().begin();
-  batch.block_ids.insert(batch.block_ids.end(), first_block, first_block + NumBlocks(end));
-  batch.block_begin.push_back(static_cast<int32_t>(batch.block_ids.size()));
-  batch.row_begin.push_back(batch.num_tokens());
-  batch.slots.push_back(sequence.slot);
-  const int row = batch.num_rows() - 1;
+  for (int& block = sequence.num_sent_blocks; block < NumBlocks(end); ++block) {
+    batch_.block_updates.push_back({sequence.slot, block, sequence.blocks.ids()[static_cast<size_t>(block)]});
+  }
+  batch_.row_begin.push_back(batch_.num_tokens());
+  batch_.slots.push_back(sequence.slot);
+  const int row = batch_.num_rows() - 1;
   const int first_score = std::max(sequence.num_scheduled, sequence.num_scored) + 1;
   for (int position = first_score; position < first_score + chunk.num_scores; ++position) {
-    batch.sampling.push_back({row, position, sequence.tokens[static_cast<size_t>(position)]});
+    batch_.sampling.push_back({row, position, sequence.tokens[static_cast<size_t>(position)]});
   }
-  if (chunk.samples) batch.sampling.push_back({row, end, std::nullopt});
+  if (chunk.samples) batch_.sampling.push_back({row, end, std::nullopt});
 }
 
-void Scheduler::Commit(const StepResult& result) {
-  CHECK(!in_flight_.empty() && in_flight_.front().step == result.step, "steps are committed in order");
-  const StepInFlight step = std::move(in_flight_.front());
-  in_flight_.pop_front();
-  size_t next_token = 0;
-  for (const Chunk& chunk : step.chunks) {
-    Sequence& sequence = *chunk.sequence;
-    --sequence.num_in_flight;
-    sequence.num_computed += chunk.num_tokens;
-    stats_.num_tokens_computed += chunk.num_tokens;
-    RegisterBlocks(sequence);
-    for (int i = 0; i < chunk.num_scores; ++i) CommitScore(sequence, result.tokens[next_token++]);
-    if (!chunk.samples) continue;
-    --sequence.num_pending;
-    ++stats_.num_tokens_sampled;
-    CommitToken(sequence, result.tokens[next_token++]);
+void Scheduler::StartSlot(Sequence& sequence) {
+  const SamplingParams& sampling = sequence.request->sampling;
+  batch_.slot_starts.push_back({sequence.slot, sequence.num_prompt(), sampling,
+                                sampling.HasPenalties() ? sequence.tokens : std::vector<int32_t>()});
+  sequence.slot_started = true;
+}
+
+void Scheduler::TellStart(Sequence& sequence) {
+  stats_.queue_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - sequence.request->arrival));
+  stats_.num_prompt_tokens += sequence.num_prompt();
+  stats_.num_cached_tokens += sequence.num_scheduled;
+  Tell(sequence, Event::Started{sequence.num_scheduled});
+  sequence.request->progress.started = true;
+}
+
+absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
+  const int64_t oldest = in_flight_.empty() ? next_step_ : in_flight_.front().step;
+  if (result.step < oldest) return ServiceRate::Step{};
+  if (result.step > oldest || in_flight_.empty()) return absl::InternalError("the engine answered out of order");
+  if (result.tokens.size() != in_flight_.front().num_results) {
+    return absl::InternalError("the engine drew another number of tokens than it was asked for");
   }
-  CHECK(next_token == result.tokens.size(), "a step draws and scores the tokens it was asked for");
+  StepInFlight step = std::move(in_flight_.front());
+  in_flight_.erase(in_flight_.begin());
+  absl::Span<const SampledToken> tokens = result.tokens;
+  ServiceRate::Step did{.took = result.compute_time, .num_prompt_tokens = step.num_prompt_tokens};
+  for (const Chunk& chunk : step.chunks) {
+    const size_t count = static_cast<size_t>(chunk.num_scores) + (chunk.samples ? 1 : 0);
+    if (CommitChunk(chunk, tokens.first(count))) ++did.num_finished;
+    tokens.remove_prefix(count);
+  }
+  if (step.others_decode) pacer_.Observe(step.num_prompt_tokens, result.compute_time);
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
+  step.chunks.clear();
+  spare_chunks_.push_back(std::move(step.chunks));
+  return did;
+}
+
+// True: this ended the sequence.
+bool Scheduler::CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> tokens) {
+  Sequence& sequence = *chunk.sequence;
+  const bool had_ended = sequence.leaving == Sequence::Leaving::kFinished;
+  --sequence.num_in_flight;
+  sequence.num_computed += chunk.num_tokens;
+  sequence.num_pending -= chunk.samples ? 1 : 0;
+  stats_.num_tokens_computed += chunk.num_tokens;
+  stats_.num_tokens_sampled += chunk.samples ? 1 : 0;
+  if (std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
+    RegisterBlocks(sequence);
+  } else {
+    // What led to this may be in its blocks; whoever takes them up would end so too.
+    pool_.Unregister(sequence.blocks.ids());
+  }
+  for (const SampledToken& token : tokens) {
+    if (sequence.leaving == Sequence::Leaving::kFinished) break;  // drawn past its end
+    if (!token.finite) {
+      Finish(sequence, {.reason = FinishReason::kError, .status = absl::InternalError("the logits were not finite")});
+    } else if (token.in_prompt) {
+      CommitScore(sequence, token);
+    } else {
+      CommitToken(sequence, token);
+    }
+  }
+  return !had_ended && sequence.leaving == Sequence::Leaving::kFinished;
 }
 
 void Scheduler::CommitScore(Sequence& sequence, const SampledToken& token) {
-  if (sequence.leaving == Sequence::Leaving::kFinished) return;
-  if (!token.finite) return FinishNotFinite(sequence);
   ++sequence.num_scored;
-  events_.push_back({sequence.request->sink, sequence.request->tenant, std::nullopt, token, std::nullopt});
+  Tell(sequence, token);
 }
 
 // A preempted sequence still takes its token: tokens are kept, and a draw that depends only on (seed, sequence,
 // position) would come out the same anyway.
 void Scheduler::CommitToken(Sequence& sequence, const SampledToken& token) {
-  if (sequence.leaving == Sequence::Leaving::kFinished) return;  // drawn past its end
-  if (!token.finite) return FinishNotFinite(sequence);
   const Request& request = *sequence.request;
   const std::vector<int32_t>& stops = request.stop.stop_token_ids;
   if (std::find(stops.begin(), stops.end(), token.token) != stops.end()) {
@@ -306,69 +281,84 @@ void Scheduler::CommitToken(Sequence& sequence, const SampledToken& token) {
     return;
   }
   sequence.tokens.push_back(token.token);
-  events_.push_back({request.sink, request.tenant, std::nullopt, token, std::nullopt});
+  Tell(sequence, token);
+  std::optional<int>& suspect_until = sequence.request->progress.suspect_until;
+  if (suspect_until.has_value() && sequence.num_known() > *suspect_until) suspect_until.reset();
   if (sequence.num_output() >= request.stop.max_tokens) Finish(sequence, {.reason = FinishReason::kLength});
 }
 
-void Scheduler::FinishNotFinite(Sequence& sequence) {
-  Finish(sequence, {.reason = FinishReason::kError, .status = absl::InternalError("the logits were not finite")});
+void Scheduler::Tell(const Sequence& sequence, decltype(Event::what) what) {
+  events_.push_back({sequence.request.get(), std::move(what)});
 }
 
 void Scheduler::Finish(Sequence& sequence, FinishEvent event) {
   sequence.leaving = Sequence::Leaving::kFinished;
   ForgetComputing(sequence);
-  events_.push_back({sequence.request->sink, sequence.request->tenant, std::nullopt, std::nullopt, std::move(event)});
+  Tell(sequence, std::move(event));
 }
 
-void Scheduler::Preempt(Sequence& sequence) {
+void Scheduler::Preempt(Sequence& sequence, PreemptionReason reason) {
   sequence.leaving = Sequence::Leaving::kPreempted;
   ForgetComputing(sequence);
-  ++stats_.num_preemptions;
+  ++stats_.num_preemptions[static_cast<size_t>(reason)];
   if (sequence.num_in_flight == 0) sequence.blocks.Clear();
 }
 
-// Sequences that leave and are in no step any more give up slot and blocks; the preempted go back to wait.
+// Sequences that leave and are in no step any more give up slot and blocks.
 void Scheduler::SweepLeaving() {
-  std::vector<std::unique_ptr<Sequence>> staying;
-  for (auto& sequence : running_) {
+  size_t staying = 0;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    std::unique_ptr<Sequence> sequence = std::move(running_[i]);
     if (sequence->leaving == Sequence::Leaving::kNo || sequence->num_in_flight > 0) {
-      staying.push_back(std::move(sequence));
+      running_[staying++] = std::move(sequence);
       continue;
     }
     free_slots_.push_back(sequence->slot);
-    if (sequence->leaving == Sequence::Leaving::kFinished) continue;
-    DropBlocks(*sequence);
-    sequence->slot = -1;
-    sequence->slot_started = false;
-    sequence->leaving = Sequence::Leaving::kNo;
-    InsertByAge(waiting_, std::move(sequence));
-  }
-  running_ = std::move(staying);
-}
-
-void Scheduler::Abort(const absl::Status& status) {
-  in_flight_.clear();
-  for (auto& sequence : running_) {
-    sequence->num_in_flight = 0;
-    if (sequence->leaving != Sequence::Leaving::kFinished) {
-      Finish(*sequence, {.reason = FinishReason::kError, .status = status});
+    sequence->blocks.Clear();
+    blocked_id_ = -1;
+    if (sequence->leaving == Sequence::Leaving::kFinished) {
+      finished_.push_back(std::move(sequence));
+    } else {
+      preempted_.push_back(sequence->TakeRequest());
     }
   }
-  for (auto& sequence : waiting_) Finish(*sequence, {.reason = FinishReason::kError, .status = status});
-  waiting_.clear();
-  SweepLeaving();
+  running_.resize(staying);
 }
 
-std::vector<Event> Scheduler::TakeEvents() { return std::exchange(events_, {}); }
+std::vector<Scheduler::Survivor> Scheduler::Abort() {
+  std::vector<Survivor> survivors;
+  for (auto& sequence : running_) {
+    const bool was_in_step = sequence->num_in_flight > 0;
+    sequence->num_in_flight = 0;
+    if (sequence->leaving == Sequence::Leaving::kFinished) continue;
+    ForgetComputing(*sequence);
+    free_slots_.push_back(sequence->slot);
+    sequence->blocks.Clear();
+    survivors.push_back({sequence->TakeRequest(), was_in_step});
+    sequence.reset();
+  }
+  std::erase(running_, nullptr);
+  in_flight_.clear();
+  SweepLeaving();
+  for (auto& request : std::exchange(preempted_, {})) survivors.push_back({std::move(request), false});
+  return survivors;
+}
+
+void Scheduler::ClearEvents() {
+  events_.clear();
+  finished_.clear();
+}
+
+std::vector<std::unique_ptr<Request>> Scheduler::TakePreempted() { return std::exchange(preempted_, {}); }
 
 Stats Scheduler::stats() const {
   Stats stats = stats_;
-  stats.num_waiting = static_cast<int64_t>(waiting_.size());
   stats.num_running = static_cast<int64_t>(running_.size());
   stats.num_blocks = pool_.num_blocks();
   stats.num_free_blocks = pool_.num_available();
   stats.num_cached_blocks = pool_.num_cached();
   stats.num_evictions = pool_.num_evictions();
+  stats.max_prefill_tokens = pacer_.max_tokens();
   return stats;
 }
 
@@ -380,13 +370,12 @@ void Scheduler::CheckInvariants() const {
     CHECK(sequence->num_scheduled <= sequence->num_known() + sequence->num_pending, "only known tokens are scheduled");
     CHECK(sequence->num_pending <= sequence->num_in_flight, "a step draws at most one token a sequence");
     CHECK(NumBlocks(sequence->num_scheduled) <= sequence->blocks.size() ||
-              sequence->leaving == Sequence::Leaving::kPreempted,
+              (sequence->leaving == Sequence::Leaving::kPreempted && sequence->num_in_flight == 0),
           "a block table covers what is scheduled");
   }
-  for (const auto& sequence : waiting_) {
-    CHECK(sequence->blocks.size() == 0 && sequence->slot == -1, "who waits holds nothing");
-    CHECK(sequence->num_in_flight == 0 && sequence->num_pending == 0, "who waits is in no step");
-  }
+  CHECK(std::is_sorted(running_.begin(), running_.end(),
+                       [](const auto& a, const auto& b) { return RanksBefore(*a->request, *b->request); }),
+        "sequences run by rank");
   pool_.CheckInvariants();
   CHECK(num_held == pool_.NumHolders(), "a block's holders are sequences that run");
   for (const auto& [key, owner] : computing_) {

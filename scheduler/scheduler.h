@@ -3,65 +3,93 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
-#include <optional>
-#include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/engine.h"
 #include "scheduler/clock.h"
+#include "scheduler/fair_queue.h"
 #include "scheduler/kv_block_pool.h"
+#include "scheduler/prefill_pacer.h"
 #include "scheduler/request.h"
 #include "scheduler/sequence.h"
+#include "scheduler/service_rate.h"
 #include "scheduler/stats.h"
 
 namespace weft {
 
-// Something a sink must be told. Exactly one of num_cached_tokens, token and finish is set.
+struct SchedulerOptions {
+  double max_prefill_share = 0.5;                         // of a step's tokens, while others decode
+  absl::Duration max_itl = absl::InfiniteDuration();      // prompts are cut so that a step takes no longer
+  bool tell_cache_changes = false;                        // somebody asks for TakeCacheChanges
+};
+
+// Something a sink must be told.
 struct Event {
-  std::shared_ptr<TokenSink> sink;  // shared with the front end's reader
-  std::string tenant;
-  std::optional<int64_t> num_cached_tokens;  // it starts
-  std::optional<SampledToken> token;
-  std::optional<FinishEvent> finish;
+  struct Started {
+    int64_t num_cached_tokens = 0;
+  };
+
+  const Request* request = nullptr;  // lives until ClearEvents
+  std::variant<Started, SampledToken, FinishEvent> what;
 };
 
 // InvalidArgument when the request could not run even with the engine to itself.
 absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const EngineLimits& limits);
 
-// Pure host logic on one engine's sequences and blocks; owned and called by one replica's thread.
+// Pure host logic on one engine's sequences and blocks; owned and called by one replica's thread. Whoever runs has a
+// slot and the blocks of all its known tokens; nobody waits in here.
 //
-// Blocks: a sequence gets the blocks of all its known tokens when it is admitted, and one more each time it outgrows
-// them. When none is free, the newest running sequence is preempted: it keeps its tokens, drops its blocks and is
-// computed anew later. The oldest is never preempted, and every request fits alone, so there is always progress.
+// Rank is by class, then by age. A sequence gets one more block each time it outgrows what it has; when none is free,
+// the last in rank is preempted: it keeps its tokens, drops its blocks and goes back to the queue. The first in rank is
+// never preempted for blocks, and every request fits alone, so there is always progress.
 //
 // Prefixes: a block that is full and computed is registered under a key that names all tokens up to its end, and a
 // sequence with the same beginning, in the same scope, takes it up instead of computing it. Of several that begin
 // alike, one computes and the others wait for its blocks: n choices of one prompt cost one prompt.
 class Scheduler {
  public:
-  Scheduler(const EngineLimits& limits, const Clock& clock);
+  Scheduler(const EngineLimits& limits, const SchedulerOptions& options, const Clock& clock);
 
-  // True while another request could start at the next step: slots are free, nobody waits for blocks, and those taken
-  // on already don't fill a step. Whatever is not taken on yet stays in the fair queue, where order is still open.
-  bool WantsMore() const;
-  // Requires CheckFits(request).
+  // Whether the request can start at the next step. Where the answer is no only because of those who must give way to
+  // it (a lower class; or a tenant's second and further sequences, when its own tenant runs none), they are preempted,
+  // and it can start when their steps have ended. Requires CheckFits. Called under the fair queue's lock.
+  Verdict Judge(const Request& request);
+  // Requires that Judge has just said kTake.
   void Add(std::unique_ptr<Request> request);
-  bool HasWork() const { return !running_.empty() || !waiting_.empty(); }
+  bool HasWork() const { return !running_.empty(); }
+  int block_size() const { return limits_.block_size; }
+  // Blocks at the request's beginning that it could take up.
+  int NumCachedBlocks(const Request& request) const;
 
-  // The next step; empty when there is nothing to compute until an earlier one is committed.
-  Batch Schedule();
-  // Takes the result of the oldest step that Schedule() gave and that has not been committed.
-  void Commit(const StepResult& result);
-  // The engine died: every sequence ends in `status`.
-  void Abort(const absl::Status& status);
-  // What happened since the last call, in order.
-  std::vector<Event> TakeEvents();
+  // The next step, until the next call; empty when there is nothing to compute until an earlier one is committed.
+  const Batch& Schedule();
+  // Takes the result of the oldest step that Schedule() gave and that has not been committed; says what the step did.
+  // A result that has been committed before is ignored. InternalError for one that no engine in its senses gives:
+  // nothing is changed then, and the engine must be given up.
+  absl::StatusOr<ServiceRate::Step> Commit(const StepResult& result);
+
+  // What happened since ClearEvents, in order.
+  absl::Span<Event> events() { return absl::MakeSpan(events_); }
+  void ClearEvents();
+  // Requests that were preempted and hold nothing any more. To be taken after their events have been told.
+  std::vector<std::unique_ptr<Request>> TakePreempted();
+
+  // The engine died: every sequence leaves with what it has.
+  struct Survivor {
+    std::unique_ptr<Request> request;
+    bool was_in_step = false;
+  };
+  std::vector<Survivor> Abort();
+
+  CacheChanges TakeCacheChanges() { return pool_.TakeChanges(); }
 
   Stats stats() const;
   // The invariants of DESIGN.md, section 3; aborts the process on a violation. O(blocks + sequences).
@@ -70,8 +98,7 @@ class Scheduler {
  private:
   struct StepBudget {
     int tokens = 0;
-    int scores = 0;          // prompt tokens to score
-    bool preempted = false;  // blocks ran out: nobody is admitted in this step
+    int scores = 0;  // prompt tokens to score
   };
   struct Chunk {
     Sequence* sequence = nullptr;
@@ -81,49 +108,71 @@ class Scheduler {
   };
   struct StepInFlight {
     int64_t step = 0;
+    size_t num_results = 0;
+    int num_prompt_tokens = 0;  // of sequences that need more than one
+    bool others_decode = false;
     std::vector<Chunk> chunks;
   };
-
-  void DropCancelled();
+  // scheduler.cc: a step.
+  void DropEnded();
   void GrowRunning(StepBudget& budget);
-  void AdmitWaiting(StepBudget& budget);
-  Batch BuildBatch();
+  void GrowDecoding(StepBudget& budget);
+  void GrowPrompts(StepBudget& budget);
+  void GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget);
+  bool ReserveBlocks(Sequence& sequence, int num_tokens);
+  const Batch& BuildBatch();
+  void AppendRow(const Chunk& chunk);
+  void StartSlot(Sequence& sequence);
+  void TellStart(Sequence& sequence);
+  bool CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> tokens);
+  void CommitScore(Sequence& sequence, const SampledToken& token);
+  void CommitToken(Sequence& sequence, const SampledToken& token);
+  void Tell(const Sequence& sequence, decltype(Event::what) what);
+  void Finish(Sequence& sequence, FinishEvent event);
+  void Preempt(Sequence& sequence, PreemptionReason reason);
+  void SweepLeaving();
 
-  bool AdmitOne(Sequence& sequence);
-  int NumShareable(const Sequence& sequence) const;
-  bool WaitsForPrefix(const Sequence& sequence) const;
+  // admission.cc: who may start.
+  int NumShareable(const Request& request) const;
+  bool WaitsForPrefix(const Request& request) const;
+  bool HasSuspect() const;
+  bool StepIsFull(Priority priority) const;
+  int NumNeededBlocks(const Request& request) const;
+  bool MakeRoom(const Request& request, int num_blocks);
+  std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);
   void ForgetComputing(const Sequence& sequence);
-  void DropBlocks(Sequence& sequence);
-  absl::Span<const int32_t> TokensOfBlock(const Sequence& sequence, int block) const;
 
-  void GrowOne(Sequence& sequence, StepBudget& budget);
-  bool ReserveBlocks(Sequence& sequence, int num_tokens, StepBudget& budget);
-  void AppendRow(const Chunk& chunk, Batch& batch);
-  void CommitScore(Sequence& sequence, const SampledToken& token);
-  void CommitToken(Sequence& sequence, const SampledToken& token);
-  void FinishNotFinite(Sequence& sequence);
-  void Finish(Sequence& sequence, FinishEvent event);
-  void Preempt(Sequence& sequence);
-  void SweepLeaving();
+  absl::Span<const int32_t> BlockTokens(absl::Span<const int32_t> tokens, int block) const {
+    const auto size = static_cast<size_t>(limits_.block_size);
+    return tokens.subspan(static_cast<size_t>(block) * size, size);
+  }
   int NumBlocks(int num_tokens) const { return (num_tokens + limits_.block_size - 1) / limits_.block_size; }
 
   const EngineLimits limits_;
+  const SchedulerOptions options_;
   const Clock& clock_;
   KvBlockPool pool_;
+  PrefillPacer pacer_;
   std::vector<int32_t> free_slots_;
-  // Both in order of Request::id, oldest first.
-  std::deque<std::unique_ptr<Sequence>> waiting_;
-  std::vector<std::unique_ptr<Sequence>> running_;
-  std::vector<Chunk> chosen_;           // for the step being built
-  std::deque<StepInFlight> in_flight_;  // oldest first
+  std::vector<std::unique_ptr<Sequence>> running_;   // by rank
+  std::vector<std::unique_ptr<Sequence>> finished_;  // until their events are told
+  std::vector<std::unique_ptr<Request>> preempted_;  // until somebody takes them
+  std::vector<StepInFlight> in_flight_;              // oldest first; one or two
   std::vector<Event> events_;
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
-  bool out_of_blocks_ = false;  // the oldest that waits did not fit
+  bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
+  int64_t blocked_id_ = -1;  // the request that last did not fit: until somebody leaves, it needs no second look
   int64_t next_step_ = 0;
   Stats stats_;
+
+  // Kept for their memory: a step allocates nothing.
+  Batch batch_;
+  StepInFlight building_;
+  std::vector<std::vector<Chunk>> spare_chunks_;
+  std::vector<Sequence*> order_;
 };
 
 }  // namespace weft

@@ -1,7 +1,8 @@
-// One request while it runs: its tokens, how far they are computed, and what it holds.
+// One request while a replica runs it: its tokens, how far they are computed, and what it holds.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -22,7 +23,18 @@ namespace weft {
 //   num_pending                 |-->   drawn in flight: a place, not yet a token
 struct Sequence {
   Sequence(std::unique_ptr<Request> r, KvBlockPool& pool)
-      : request(std::move(r)), tokens(request->prompt), prefix_keys(std::move(request->prefix_keys)), blocks(pool) {}
+      : request(std::move(r)), tokens(request->prompt), prefix_keys(request->prefix_keys), blocks(pool) {
+    const Progress& progress = request->progress;
+    // So that a step seldom allocates; a request may ask for far more tokens than it will draw.
+    constexpr int32_t kAhead = 1024;
+    const auto room = static_cast<size_t>(std::min(request->stop.max_tokens, kAhead)) + progress.output.size();
+    tokens.reserve(tokens.size() + room);
+    tokens.insert(tokens.end(), progress.output.begin(), progress.output.end());
+    const size_t num_blocks = tokens.capacity() / static_cast<size_t>(pool.block_size()) + 1;
+    blocks.Reserve(num_blocks);
+    if (request->prefix_scope.has_value()) prefix_keys.reserve(num_blocks);
+    num_scored = progress.num_scored;
+  }
 
   int num_prompt() const { return static_cast<int>(request->prompt.size()); }
   int num_known() const { return static_cast<int>(tokens.size()); }
@@ -47,6 +59,15 @@ struct Sequence {
     return std::max(num_scheduled, num_scored) + max_scores - num_scheduled;
   }
 
+  // Its request again, with all that it has; the sequence is of no use any more.
+  std::unique_ptr<Request> TakeRequest() {
+    Progress& progress = request->progress;
+    progress.output.assign(tokens.begin() + num_prompt(), tokens.end());
+    progress.num_scored = num_scored;
+    request->prefix_keys = std::move(prefix_keys);
+    return std::move(request);
+  }
+
   std::unique_ptr<Request> request;
   std::vector<int32_t> tokens;
   std::vector<PrefixKey> prefix_keys;  // of the first full blocks of `tokens`; grows as they fill
@@ -56,10 +77,10 @@ struct Sequence {
   int num_in_flight = 0;  // steps
   int num_scored = 0;     // prompt tokens whose score the sink has; the first token has none
   BlockTable blocks;
-  int num_registered = 0;     // of its blocks, from the first on: offered to the pool, or taken up from it
-  int32_t slot = -1;          // -1: none
+  int num_registered = 0;  // of its blocks, from the first on: offered to the pool, or taken up from it
+  int num_sent_blocks = 0;  // of its blocks, from the first on: in the worker's table
+  int32_t slot = -1;
   bool slot_started = false;  // the engine knows the slot's sampling parameters
-  bool was_scheduled = false;
 
   // Why it stops running once no step in flight uses its blocks any more.
   enum class Leaving { kNo, kPreempted, kFinished };

@@ -106,11 +106,10 @@ absl::Status WarmUp(Engine& engine) {
   batch.positions = {0};
   batch.row_begin = {0, 1};
   batch.slots = {0};
-  batch.block_begin = {0, 1};
-  batch.block_ids = {0};
   batch.slot_starts.push_back({.slot = 0, .num_prompt_tokens = 1, .sampling = {}, .tokens = {}});
+  batch.block_updates.push_back({.slot = 0, .index = 0, .block = 0});
   batch.sampling.push_back({.row = 0, .position = 1});
-  engine.Submit(std::move(batch));
+  engine.Submit(batch);
   ASSIGN_OR_RETURN(const StepResult result, engine.Collect());
   if (result.tokens.size() == 1 && result.tokens.front().finite) return absl::OkStatus();
   return absl::InvalidArgumentError("weights: nonfinite_weights: a first step gave logits that are not numbers");

@@ -49,8 +49,6 @@ class ModelRunner {
   };
   std::vector<std::vector<float>> Step(const std::vector<Chunk>& chunks) {
     Batch batch;
-    batch.row_begin = {0};
-    batch.block_begin = {0};
     for (const Chunk& chunk : chunks) AppendRow(chunk, batch);
     input_.Load(batch, *backend_);
     const Tensor hidden = model_.RunLayers(input_, model_.Embed(input_), kv_cache_);
@@ -88,8 +86,9 @@ class ModelRunner {
       batch.positions.push_back(position++);
     }
     // Blocks of different sequences alternate, so that nothing relies on their being neighbours.
-    for (int i = 0; i * kBlockSize < position; ++i) batch.block_ids.push_back(i * kMaxSequences + chunk.sequence);
-    batch.block_begin.push_back(static_cast<int32_t>(batch.block_ids.size()));
+    for (int i = 0; i * kBlockSize < position; ++i) {
+      batch.block_updates.push_back({chunk.sequence, i, i * kMaxSequences + chunk.sequence});
+    }
     batch.row_begin.push_back(batch.num_tokens());
     batch.slots.push_back(chunk.sequence);
     batch.sampling.push_back({batch.num_rows() - 1, position, std::nullopt});

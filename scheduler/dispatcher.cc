@@ -1,0 +1,77 @@
+#include "scheduler/dispatcher.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace weft {
+namespace {
+
+absl::Status QuarantinedError() {
+  return absl::InternalError("replicas died while they ran this request, so it is not tried again");
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(const DispatcherOptions& options, FairQueue& queue, const Clock& clock)
+    : options_(options), queue_(queue), clock_(clock) {
+  queue_.SetNumReplicas(options.num_replicas);
+}
+
+Dispatcher::Pulled Dispatcher::Pull(int replica, Scheduler& scheduler) {
+  const absl::Time now = clock_.Now();
+  absl::Time look_again = absl::InfiniteFuture();
+  FairQueue::Pulled pulled = queue_.Pull([&](const Request& request) {
+    if (tracks_prefixes() && IsWorthWaiting(replica, request, scheduler, now, look_again)) return Verdict::kPass;
+    return scheduler.Judge(request);
+  });
+  return {std::move(pulled.request), pulled.version, look_again};
+}
+
+// Another replica holds more of its beginning, and computing that here would take longer than it has waited.
+bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
+                                absl::Time& look_again) const {
+  if (request.prefix_keys.empty() || request.queued_at > now) return false;  // the clock jumped
+  const absl::Time latest = request.queued_at + options_.max_affinity_wait;
+  if (now >= latest) return false;
+  const int elsewhere = directory_.LongestElsewhere(replica, request.prefix_keys);
+  const int more = elsewhere - scheduler.NumCachedBlocks(request);
+  if (more <= 0) return false;
+  absl::Time until = latest;
+  const double tokens_a_second = queue_.service_rate().PromptTokensPerSecond();
+  if (tokens_a_second > 0) {
+    const double seconds = static_cast<double>(more) * scheduler.block_size() / tokens_a_second;
+    until = std::min(until, request.queued_at + absl::Seconds(seconds));
+  }
+  if (now >= until) return false;
+  look_again = std::min(look_again, until);
+  return true;
+}
+
+void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
+  if (!changes.changes.empty()) directory_.Apply(replica, changes);
+}
+
+void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors) {
+  directory_.Forget(replica);
+  const bool has_suspect = std::any_of(survivors.begin(), survivors.end(), [](const Scheduler::Survivor& survivor) {
+    return survivor.was_in_step && survivor.request->progress.suspect_until.has_value();
+  });
+  for (Scheduler::Survivor& survivor : survivors) {
+    std::unique_ptr<Request>& request = survivor.request;
+    Progress& progress = request->progress;
+    if (survivor.was_in_step) {
+      const bool is_suspect = progress.suspect_until.has_value();
+      if (++progress.num_deaths >= kMaxDeaths || is_suspect) {
+        queue_.Leave(*request->account);
+        request->sink->Finish({.reason = FinishReason::kError, .status = QuarantinedError()});
+        continue;
+      }
+      if (!has_suspect) {
+        progress.suspect_until = static_cast<int>(request->prompt.size() + progress.output.size());
+      }
+    }
+    queue_.GiveBack(std::move(request));
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,66 @@
+// DATA PARALLELISM: replicas pull from the one fair queue when they have room, and what a dead one ran goes on elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "scheduler/clock.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/prefix_directory.h"
+#include "scheduler/request.h"
+#include "scheduler/scheduler.h"
+
+namespace weft {
+
+struct DispatcherOptions {
+  int num_replicas = 1;  // 1 .. PrefixDirectory::kMaxReplicas
+  // A request waits so long at most for a replica that has its prefix, and no longer than computing it would take.
+  absl::Duration max_affinity_wait = absl::Milliseconds(200);
+};
+
+// Binds late: a request belongs to no replica before that one can start it, so no replica idles while work waits, but for
+// the bounded moment that a prefix is worth.
+//
+// Of a request that was in a step when its replica died nobody knows whether it killed it. So it becomes a suspect: it
+// goes on elsewhere, and until it has got past the place, beside no other suspect. If that replica dies too, with the
+// suspect in a step, the suspect ends in an error ("quarantined"), and the others go on. Nobody is in a step of more
+// than kMaxDeaths replicas that die.
+//
+// Thread-safe. Shared by the replicas of a server, and outlives them.
+class Dispatcher {
+ public:
+  static constexpr int kMaxDeaths = 3;
+
+  // Queue and clock outlive the dispatcher.
+  Dispatcher(const DispatcherOptions& options, FairQueue& queue, const Clock& clock);
+
+  FairQueue& queue() { return queue_; }
+  bool tracks_prefixes() const { return options_.num_replicas > 1; }
+
+  struct Pulled {
+    std::unique_ptr<Request> request;              // null: nothing to start now
+    uint64_t version = 0;                          // of the queue, see WaitForChange
+    absl::Time look_again = absl::InfiniteFuture();  // somebody waits for another replica until then
+  };
+  // What the replica's scheduler can start now.
+  Pulled Pull(int replica, Scheduler& scheduler);
+
+  // After a step: what the replica's cache has and has not any more.
+  void TellCache(int replica, const CacheChanges& changes);
+
+  // The replica died. What it ran goes back to its place in the queue.
+  void GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors);
+
+ private:
+  bool IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
+                      absl::Time& look_again) const;
+
+  const DispatcherOptions options_;
+  FairQueue& queue_;
+  const Clock& clock_;
+  PrefixDirectory directory_;
+};
+
+}  // namespace weft
