@@ -3,7 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
-#include "server/limits.h"
+#include "server/front_end_limits.h"
 
 namespace weft {
 namespace {

@@ -69,9 +69,8 @@ const ConfigSetting kSettings[] = {
      "Memory for the KV cache. auto: what max-num-seqs sequences of full length need, at most a quarter of the memory.",
      [](Config& c) -> SettingRef { return BytesSetting{.value = &c.engine.kv_cache_bytes, .auto_is_zero = true}; }},
     {"Engine", "prefix-cache",
-     "Who shares what was computed for prompts that begin alike: requests of one tenant, all, or none. all: response "
-     "times "
-     "tell tenants what others ask.",
+     "Who shares what was computed for prompts that begin alike: requests of one tenant, all, or none. "
+     "all: response times tell tenants what others ask.",
      [](Config& c) -> SettingRef {
        return WordSetting<PrefixCache>{&c.engine.prefix_cache, kPrefixCaches};
      }},

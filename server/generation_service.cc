@@ -141,17 +141,19 @@ absl::Status GenerationService::CheckIds(const GenerateRequest& request) const {
 
 absl::StatusOr<std::vector<int32_t>> GenerationService::PromptIds(const GenerateRequest& request) const {
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt)) return *ids;
-  if (const auto* chat = std::get_if<ChatPrompt>(&request.prompt)) {
-    ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(*chat));
-    RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
-    return tokenizer_.EncodeSegments(segments);
-  }
-  const std::string& text = std::get<std::string>(request.prompt);
-  RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
-  return EncodeText(text, request.add_special_tokens);
+  if (const auto* chat = std::get_if<ChatPrompt>(&request.prompt)) return EncodeChat(*chat);
+  return EncodeText(std::get<std::string>(request.prompt), request.add_special_tokens);
 }
 
-std::vector<int32_t> GenerationService::EncodeText(const std::string& text, bool add_special_tokens) const {
+absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeChat(const ChatPrompt& chat) const {
+  ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(chat));
+  RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
+  return tokenizer_.EncodeSegments(segments);
+}
+
+absl::StatusOr<std::vector<int32_t>> GenerationService::EncodeText(const std::string& text,
+                                                                   bool add_special_tokens) const {
+  RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
   std::vector<int32_t> ids = tokenizer_.Encode(text);
   return add_special_tokens ? tokenizer_.AddSpecial(std::move(ids)) : ids;
 }
@@ -293,14 +295,8 @@ bool GenerationService::ServesModel(absl::string_view name) const {
 
 absl::StatusOr<std::vector<int32_t>> GenerationService::Tokenize(const std::variant<std::string, ChatPrompt>& prompt,
                                                                  bool add_special_tokens) const {
-  if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) {
-    ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, RenderChat(*chat));
-    RETURN_IF_ERROR(CheckBytes(NumBytes(segments), "messages"));
-    return tokenizer_.EncodeSegments(segments);
-  }
-  const std::string& text = std::get<std::string>(prompt);
-  RETURN_IF_ERROR(CheckBytes(text.size(), "prompt"));
-  return EncodeText(text, add_special_tokens);
+  if (const auto* chat = std::get_if<ChatPrompt>(&prompt)) return EncodeChat(*chat);
+  return EncodeText(std::get<std::string>(prompt), add_special_tokens);
 }
 
 absl::StatusOr<std::string> GenerationService::Detokenize(const std::vector<int32_t>& ids) const {

@@ -98,7 +98,8 @@ class GenerationService {
 
   absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
-  std::vector<int32_t> EncodeText(const std::string& text, bool add_special_tokens) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatPrompt& chat) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text, bool add_special_tokens) const;
   absl::StatusOr<std::vector<TextSegment>> RenderChat(const ChatPrompt& chat) const;
   absl::Status CheckBytes(size_t prompt_bytes, absl::string_view param) const;
   absl::StatusOr<int64_t> MaxTokens(const GenerateRequest& request, int64_t num_prompt_tokens) const;

@@ -13,9 +13,9 @@
 #include "grpcpp/resource_quota.h"
 #include "kernels/status_macros.h"
 #include "server/bounded_pool.h"
+#include "server/front_end_limits.h"
 #include "server/grpc_service.h"
 #include "server/host_port.h"
-#include "server/limits.h"
 
 namespace weft {
 namespace {

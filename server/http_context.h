@@ -8,9 +8,9 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "server/bounded_pool.h"
+#include "server/front_end_limits.h"
 #include "server/http_channel.h"
 #include "server/http_server.h"
-#include "server/limits.h"
 
 namespace weft {
 

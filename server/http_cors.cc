@@ -7,6 +7,7 @@ namespace weft {
 namespace {
 
 constexpr absl::string_view kAnyOrigin = "*";
+constexpr char kAllowedHeaders[] = "authorization, *";  // to browsers, * is every header but authorization
 
 bool IsAllowed(const std::string& origin, const HttpOptions& options) {
   const auto& allowed = options.allowed_origins;
@@ -32,7 +33,7 @@ HttpResponse PreflightResponse(absl::string_view methods) {
   HttpResponse response;
   response.content_type.clear();
   response.headers = {{"access-control-allow-methods", std::string(methods)},
-                      {"access-control-allow-headers", "authorization, content-type, x-request-id"},
+                      {"access-control-allow-headers", kAllowedHeaders},
                       {"access-control-max-age", "600"}};
   return response;
 }

@@ -21,12 +21,6 @@ inline constexpr size_t kMaxCacheSaltBytes = 512;
 inline constexpr double kMaxLogitBias = 100;
 inline constexpr int64_t kMaxScores = 1 << 18;  // log-probabilities of the prompts that one request has echoed
 
-// Of a protocol's front end.
-inline constexpr int kPreparingThreads = 2;   // parse and tokenize what is to be generated
-inline constexpr int kConvertingThreads = 1;  // serve Tokenize and Detokenize, which hold up nothing else
-inline constexpr int kMaxPreparing = 1024;    // requests that wait for either
-inline constexpr int64_t kMaxRequestBytes = int64_t{256} << 20;  // of all bodies and messages that are not tokens yet
-
 // A number of a request: the field's name on the wire and what it may hold, bounds included. A value outside, or one
 // that isn't finite, is refused with `out_of_range` and the name as param.
 struct NumberLimit {

@@ -1,39 +1,15 @@
-// Expressions: Jinja's precedence, with chains of operators kept flat.
-#include <cstdlib>
+// Operators, filters and tests: Jinja's precedence, with chains of operators kept flat. What they apply to is in
+// template_operand_parser.cc.
+#include <algorithm>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/text/template_depth.h"
 #include "server/text/template_errors.h"
-#include "server/text/template_methods.h"
 #include "server/text/template_parser.h"
 
 namespace weft {
-namespace {
 
-using ExprPtr = TemplateExprPtr;
-
-int DepthOf(const ExprPtr& expr) { return expr ? expr->depth : 0; }
-
-int DepthOf(const std::vector<ExprPtr>& exprs) {
-  int depth = 0;
-  for (const ExprPtr& expr : exprs) depth = std::max(depth, expr->depth);
-  return depth;
-}
-
-template <typename First>
-int DepthOf(const std::vector<std::pair<First, ExprPtr>>& pairs) {
-  int depth = 0;
-  for (const auto& [first, expr] : pairs) depth = std::max(depth, expr->depth);
-  return depth;
-}
-
-int DepthOf(const TemplateArgumentExprs& arguments) {
-  return std::max(DepthOf(arguments.positional), DepthOf(arguments.named));
-}
-
-}  // namespace
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseTuple(bool with_conditional, bool in_parentheses) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseTuple(bool with_conditional, bool in_parentheses) {
   std::vector<Expr> items;
   bool is_tuple = false;
   auto at_end = [this] {
@@ -52,7 +28,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseTuple(bool with_conditional, bool i
 }
 
 // a if b else c; the conditions bind tighter than the whole, and a missing else is undefined.
-absl::StatusOr<ExprPtr> TemplateParser::ParseExpression() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseExpression() {
   Level level(&depth_);
   RETURN_IF_ERROR(CheckDepth(depth_));
   ASSIGN_OR_RETURN(Expr expr, ParseLogic(/*is_and=*/false));
@@ -68,7 +44,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseExpression() {
   return expr;
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseLogic(bool is_and) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseLogic(bool is_and) {
   std::vector<Expr> operands;
   do {
     ASSIGN_OR_RETURN(Expr operand, is_and ? ParseNot() : ParseLogic(/*is_and=*/true));
@@ -79,7 +55,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseLogic(bool is_and) {
   return Make(LogicExpr{is_and, std::move(operands)}, depth);
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseNot() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseNot() {
   if (!TakeName("not")) return ParseCompare();
   Level level(&depth_);
   RETURN_IF_ERROR(CheckDepth(depth_));
@@ -106,7 +82,7 @@ bool TemplateParser::TakeCompareOp(TemplateCompareOp* op) {
   return true;
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseCompare() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseCompare() {
   ASSIGN_OR_RETURN(Expr first, ParseSum());
   CompareExpr compare;
   TemplateCompareOp op;
@@ -120,7 +96,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseCompare() {
   return Make(std::move(compare), depth);
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseSum() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseSum() {
   ASSIGN_OR_RETURN(Expr first, ParseConcat());
   ArithmeticExpr sum;
   while (AtOperator("+") || AtOperator("-")) {
@@ -135,7 +111,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseSum() {
   return Make(std::move(sum), depth);
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseConcat() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseConcat() {
   std::vector<Expr> operands;
   do {
     ASSIGN_OR_RETURN(Expr operand, ParseProduct());
@@ -146,7 +122,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseConcat() {
   return Make(ConcatExpr{std::move(operands)}, depth);
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseProduct() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseProduct() {
   using Op = TemplateBinaryOp;
   static constexpr std::pair<const char*, Op> kOps[] = {
       {"*", Op::kMultiply}, {"/", Op::kDivide}, {"//", Op::kFloorDivide}, {"%", Op::kModulo}};
@@ -168,7 +144,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseProduct() {
 }
 
 // Unlike Python's, Jinja's ** applies from the left, and binds looser than a sign.
-absl::StatusOr<ExprPtr> TemplateParser::ParsePower() {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParsePower() {
   ASSIGN_OR_RETURN(Expr first, ParseUnary(/*with_filters=*/true));
   ArithmeticExpr power;
   while (TakeOperator("**")) {
@@ -181,7 +157,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParsePower() {
   return Make(std::move(power), depth);
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseUnary(bool with_filters) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseUnary(bool with_filters) {
   Expr expr;
   if (AtOperator("-") || AtOperator("+")) {
     Level level(&depth_);
@@ -198,155 +174,7 @@ absl::StatusOr<ExprPtr> TemplateParser::ParseUnary(bool with_filters) {
   return with_filters ? ParseFiltersAndTests(std::move(expr)) : absl::StatusOr<Expr>(std::move(expr));
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParsePrimary() {
-  if (Current().kind == Kind::kName) return ParseName();
-  if (Current().kind == Kind::kInteger || Current().kind == Kind::kFloat) return ParseNumber();
-  if (Current().kind == Kind::kString) {
-    std::string text;
-    for (; Current().kind == Kind::kString; Advance()) text += Current().value;
-    return Make(ConstantExpr{TemplateValue::Literal(text)}, 0);
-  }
-  if (AtOperator("[")) return ParseList();
-  if (AtOperator("{")) return ParseDict();
-  RETURN_IF_ERROR(ExpectOperator("("));
-  ASSIGN_OR_RETURN(Expr inner, ParseTuple(/*with_conditional=*/true, /*in_parentheses=*/true));
-  RETURN_IF_ERROR(ExpectOperator(")"));
-  return inner;
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseName() {
-  std::string name = Current().value;
-  if (macro_depth_ > 0 && (name == "caller" || name == "varargs" || name == "kwargs")) {
-    return TemplateUnsupported(line(), absl::StrCat("'", name, "' in a macro"));
-  }
-  Advance();
-  if (name == "true" || name == "True") return Make(ConstantExpr{TemplateValue::Bool(true)}, 0);
-  if (name == "false" || name == "False") return Make(ConstantExpr{TemplateValue::Bool(false)}, 0);
-  if (name == "none" || name == "None") return Make(ConstantExpr{TemplateValue::None()}, 0);
-  return Make(NameExpr{std::move(name)}, 0);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseNumber() {
-  int64_t whole = 0;
-  double real = 0;
-  bool is_float = Current().kind == Kind::kFloat;
-  bool ok = is_float ? absl::SimpleAtod(Current().value, &real) : absl::SimpleAtoi(Current().value, &whole);
-  if (!ok) return Unexpected();
-  Advance();
-  return Make(ConstantExpr{is_float ? TemplateValue::Float(real) : TemplateValue::Int(whole)}, 0);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseList() {
-  Advance();
-  std::vector<Expr> items;
-  while (!AtOperator("]")) {
-    if (!items.empty()) RETURN_IF_ERROR(ExpectOperator(","));
-    if (AtOperator("]")) break;
-    ASSIGN_OR_RETURN(Expr item, ParseExpression());
-    items.push_back(std::move(item));
-  }
-  Advance();
-  int depth = DepthOf(items);
-  return Make(SequenceExpr{/*is_tuple=*/false, std::move(items)}, depth);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseDict() {
-  Advance();
-  DictExpr dict;
-  int depth = 0;
-  while (!AtOperator("}")) {
-    if (!dict.items.empty()) RETURN_IF_ERROR(ExpectOperator(","));
-    if (AtOperator("}")) break;
-    ASSIGN_OR_RETURN(Expr key, ParseExpression());
-    RETURN_IF_ERROR(ExpectOperator(":"));
-    ASSIGN_OR_RETURN(Expr value, ParseExpression());
-    depth = std::max({depth, DepthOf(key), DepthOf(value)});
-    dict.items.emplace_back(std::move(key), std::move(value));
-  }
-  Advance();
-  return Make(std::move(dict), depth);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParsePostfix(Expr expr) {
-  while (true) {
-    if (TakeOperator(".")) {
-      ASSIGN_OR_RETURN(expr, ParseDot(std::move(expr)));
-    } else if (TakeOperator("[")) {
-      ASSIGN_OR_RETURN(expr, ParseSubscript(std::move(expr)));
-    } else if (AtOperator("(")) {
-      ASSIGN_OR_RETURN(expr, ParseCall(std::move(expr)));
-    } else {
-      return expr;
-    }
-  }
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseDot(Expr object) {
-  int depth = DepthOf(object);
-  if (Current().kind == Kind::kInteger) {
-    ASSIGN_OR_RETURN(Expr index, ParseNumber());
-    return Make(ItemExpr{std::move(object), std::move(index)}, depth);
-  }
-  ASSIGN_OR_RETURN(std::string name, ExpectName());
-  return Make(AttributeExpr{std::move(object), std::move(name)}, depth);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseSubscript(Expr object) {
-  Expr bounds[3];
-  int num_colons = 0;
-  while (!AtOperator("]")) {
-    if (TakeOperator(":")) {
-      if (++num_colons > 2) return Unexpected();
-    } else if (bounds[num_colons]) {
-      return Unexpected();
-    } else {
-      ASSIGN_OR_RETURN(bounds[num_colons], ParseExpression());
-    }
-  }
-  int depth = std::max({DepthOf(object), DepthOf(bounds[0]), DepthOf(bounds[1]), DepthOf(bounds[2])});
-  if (num_colons == 0 && !bounds[0]) return Unexpected();
-  Advance();
-  if (num_colons == 0) return Make(ItemExpr{std::move(object), std::move(bounds[0])}, depth);
-  return Make(SliceExpr{std::move(object), std::move(bounds[0]), std::move(bounds[1]), std::move(bounds[2])}, depth);
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseCall(Expr callee) {
-  if (const auto* name = std::get_if<NameExpr>(&callee->node)) called_.emplace_back(name->name, line());
-  if (const auto* attribute = std::get_if<AttributeExpr>(&callee->node)) {
-    if (!IsTemplateMethod(attribute->name)) {
-      return TemplateUnsupported(line(), absl::StrCat("no method '", attribute->name, "'"));
-    }
-  }
-  ASSIGN_OR_RETURN(TemplateArgumentExprs arguments, ParseArguments());
-  int depth = std::max(DepthOf(callee), DepthOf(arguments));
-  return Make(CallExpr{std::move(callee), std::move(arguments)}, depth);
-}
-
-absl::StatusOr<TemplateArgumentExprs> TemplateParser::ParseArguments() {
-  RETURN_IF_ERROR(ExpectOperator("("));
-  TemplateArgumentExprs arguments;
-  while (!AtOperator(")")) {
-    if (!arguments.positional.empty() || !arguments.named.empty()) RETURN_IF_ERROR(ExpectOperator(","));
-    if (AtOperator(")")) break;
-    if (AtOperator("*") || AtOperator("**")) return TemplateUnsupported(line(), "unpacking in a call");
-    bool is_named = Current().kind == Kind::kName && Next().kind == Kind::kOperator && Next().value == "=";
-    if (!is_named && !arguments.named.empty()) return TemplateInvalid(line(), "an argument after a named one");
-    if (is_named) {
-      std::string name = Current().value;
-      Advance();
-      Advance();
-      ASSIGN_OR_RETURN(Expr value, ParseExpression());
-      arguments.named.emplace_back(std::move(name), std::move(value));
-    } else {
-      ASSIGN_OR_RETURN(Expr value, ParseExpression());
-      arguments.positional.push_back(std::move(value));
-    }
-  }
-  Advance();
-  return arguments;
-}
-
-absl::StatusOr<ExprPtr> TemplateParser::ParseFiltersAndTests(Expr expr) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseFiltersAndTests(Expr expr) {
   while (true) {
     if (TakeOperator("|")) {
       ASSIGN_OR_RETURN(expr, ParseFilter(std::move(expr)));
@@ -369,7 +197,7 @@ absl::StatusOr<std::string> TemplateParser::ParseDottedName() {
   return name;
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseFilter(Expr operand) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseFilter(Expr operand) {
   int begin = line();
   ASSIGN_OR_RETURN(std::string name, ParseDottedName());
   const TemplateFunction* filter = FindTemplateFilter(name);
@@ -389,7 +217,7 @@ bool TemplateParser::AtTestArgument() const {
          AtOperator("[") || AtOperator("{");
 }
 
-absl::StatusOr<ExprPtr> TemplateParser::ParseTest(Expr operand) {
+absl::StatusOr<TemplateExprPtr> TemplateParser::ParseTest(Expr operand) {
   int begin = line();
   bool negated = TakeName("not");
   ASSIGN_OR_RETURN(std::string name, ParseDottedName());

@@ -1,4 +1,5 @@
-// Statements and the parser's plumbing; expressions are in template_expression_parser.cc.
+// Statements and the parser's plumbing; expressions are in template_expression_parser.cc and
+// template_operand_parser.cc.
 #include "server/text/template_parser.h"
 
 #include <algorithm>

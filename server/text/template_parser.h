@@ -73,6 +73,13 @@ class TemplateParser {
   absl::StatusOr<Expr> ParseProduct();
   absl::StatusOr<Expr> ParsePower();
   absl::StatusOr<Expr> ParseUnary(bool with_filters);
+  absl::StatusOr<Expr> ParseFiltersAndTests(Expr expr);
+  absl::StatusOr<Expr> ParseFilter(Expr operand);  // after "|"
+  absl::StatusOr<Expr> ParseTest(Expr operand);    // after "is"
+  absl::StatusOr<std::string> ParseDottedName();
+  bool AtTestArgument() const;
+
+  // Operands (template_operand_parser.cc).
   absl::StatusOr<Expr> ParsePrimary();
   absl::StatusOr<Expr> ParseName();
   absl::StatusOr<Expr> ParseNumber();
@@ -81,13 +88,8 @@ class TemplateParser {
   absl::StatusOr<Expr> ParsePostfix(Expr expr);
   absl::StatusOr<Expr> ParseDot(Expr object);
   absl::StatusOr<Expr> ParseSubscript(Expr object);
-  absl::StatusOr<Expr> ParseFiltersAndTests(Expr expr);
-  absl::StatusOr<Expr> ParseFilter(Expr operand);  // after "|"
-  absl::StatusOr<Expr> ParseTest(Expr operand);    // after "is"
   absl::StatusOr<Expr> ParseCall(Expr callee);
   absl::StatusOr<TemplateArgumentExprs> ParseArguments();
-  absl::StatusOr<std::string> ParseDottedName();
-  bool AtTestArgument() const;
 
   // A node one deeper than its deepest child.
   template <typename Node>

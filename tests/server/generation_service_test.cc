@@ -27,6 +27,20 @@ ChatPrompt Chat(const std::string& content) {
   return {{{"messages", {{{"role", "user"}, {"content", content}}}}, {"add_generation_prompt", true}}};
 }
 
+// What a request gave in all.
+struct Generated : Collected {
+  std::string prompt_text;
+  Usage usage;
+};
+
+// Generates to the end. A refusal throws, which fails the test.
+Generated GenerateAll(FakeServing& serving, const GenerateRequest& request) {
+  WakeCounter wakes;
+  const std::unique_ptr<Generation> generation = serving.service->Generate(request, wakes.Wake()).value();
+  Collected all = Collect(*generation, wakes, static_cast<size_t>(request.n));
+  return {std::move(all), generation->prompt_text(), generation->usage()};
+}
+
 TEST(GenerationServiceTest, GivesWhatTheEngineDraws) {
   FakeServing serving;
   WakeCounter wakes;
@@ -45,26 +59,21 @@ TEST(GenerationServiceTest, GivesWhatTheEngineDraws) {
 
 TEST(GenerationServiceTest, ChoicesShareASeedAndDiffer) {
   FakeServing serving;
-  WakeCounter wakes;
   GenerateRequest request = PromptOf({1, 2, 3}, 8);
   request.n = 3;
-  auto generation = serving.service->Generate(request, wakes.Wake());
-  ASSERT_TRUE(generation.ok());
-  const Collected all = Collect(**generation, wakes, 3);
+  const Generated all = GenerateAll(serving, request);
   for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(all.texts[i], serving.ExpectedText({1, 2, 3}, 7, 8, i));
-  EXPECT_EQ((*generation)->usage().prompt_tokens, 3);
-  EXPECT_EQ((*generation)->usage().completion_tokens, 24);
+  EXPECT_EQ(all.usage.prompt_tokens, 3);
+  EXPECT_EQ(all.usage.completion_tokens, 24);
 }
 
 TEST(GenerationServiceTest, RequestsWithoutSeedDiffer) {
   FakeServing serving;
   std::vector<std::string> texts;
   for (int i = 0; i < 2; ++i) {
-    WakeCounter wakes;
     GenerateRequest request = PromptOf({1}, 16);
     request.seed.reset();
-    auto generation = serving.service->Generate(request, wakes.Wake());
-    texts.push_back(Collect(**generation, wakes).texts[0]);
+    texts.push_back(GenerateAll(serving, request).texts[0]);
   }
   EXPECT_NE(texts[0], texts[1]);
 }
@@ -89,15 +98,13 @@ TEST(GenerationServiceTest, TextAndChatBecomeTheirTokens) {
 
 TEST(GenerationServiceTest, EchoComesFirstInEachChoice) {
   FakeServing serving;
-  WakeCounter wakes;
   GenerateRequest request = PromptOf({}, 4);
   request.prompt = std::string("the weft");
   request.n = 2;
   request.echo = true;
-  auto generation = serving.service->Generate(request, wakes.Wake());
-  ASSERT_TRUE(generation.ok());
-  EXPECT_EQ((*generation)->prompt_text(), "the weft");
-  for (const std::string& text : Collect(**generation, wakes, 2).texts) EXPECT_EQ(text.rfind("the weft", 0), 0u);
+  const Generated all = GenerateAll(serving, request);
+  EXPECT_EQ(all.prompt_text, "the weft");
+  for (const std::string& text : all.texts) EXPECT_EQ(text.rfind("the weft", 0), 0u);
 }
 
 TEST(GenerationServiceTest, EchoWithLogprobsScoresThePrompt) {
@@ -110,10 +117,7 @@ TEST(GenerationServiceTest, EchoWithLogprobsScoresThePrompt) {
     request.ignore_eos = true;
     request.echo = true;
     request.num_logprobs = 0;
-    WakeCounter wakes;
-    auto generation = serving.service->Generate(request, wakes.Wake());
-    ASSERT_TRUE(generation.ok()) << generation.status();
-    const Collected all = Collect(**generation, wakes);
+    const Generated all = GenerateAll(serving, request);
     const std::vector<GeneratedToken>& tokens = all.logprobs[0];
     ASSERT_EQ(tokens.size(), prompt.size() + 3);
     for (size_t i = 0; i < prompt.size(); ++i) {
@@ -135,11 +139,8 @@ TEST(GenerationServiceTest, AnEchoComesThoughNothingIsDrawn) {
   request.stop_token_ids = drawn;
   request.echo = true;
   request.num_logprobs = 0;
-  WakeCounter wakes;
-  auto generation = serving.service->Generate(request, wakes.Wake());
-  ASSERT_TRUE(generation.ok()) << generation.status();
-  const Collected all = Collect(**generation, wakes);
-  EXPECT_EQ(all.texts[0], (*generation)->prompt_text());
+  const Generated all = GenerateAll(serving, request);
+  EXPECT_EQ(all.texts[0], all.prompt_text);
   EXPECT_EQ(all.logprobs[0].size(), 3u);
   EXPECT_EQ(all.finishes[0].kind, StopKind::kStop);
 }
@@ -161,11 +162,7 @@ TEST(GenerationServiceTest, PrefixesAreSharedWithinATenantAndASalt) {
     GenerateRequest request = PromptOf(std::vector<int32_t>(40, 5), 1);
     request.tenant = tenant;
     request.cache_salt = salt;
-    WakeCounter wakes;
-    auto generation = serving.service->Generate(request, wakes.Wake());
-    EXPECT_TRUE(generation.ok()) << generation.status();
-    Collect(**generation, wakes);
-    return (*generation)->usage().cached_tokens;
+    return GenerateAll(serving, request).usage.cached_tokens;
   };
   EXPECT_EQ(cached("a", ""), 0);
   EXPECT_EQ(cached("a", ""), 32);
@@ -213,15 +210,12 @@ TEST(GenerationServiceTest, AFailureIsNotHiddenBehindAnEcho) {
 TEST(GenerationServiceTest, StopStringEndsTheSequenceEarly) {
   FakeServing serving;
   const std::string whole = serving.ExpectedText({5}, 7, 200);
-  WakeCounter wakes;
   GenerateRequest request = PromptOf({5}, 200);
   request.stop = {whole.substr(20, 6)};
-  auto generation = serving.service->Generate(request, wakes.Wake());
-  ASSERT_TRUE(generation.ok());
-  const Collected all = Collect(**generation, wakes);
+  const Generated all = GenerateAll(serving, request);
   EXPECT_EQ(all.texts[0], whole.substr(0, whole.find(request.stop[0])));
   EXPECT_EQ(all.finishes[0].kind, StopKind::kStop);
-  EXPECT_LT((*generation)->usage().completion_tokens, 200);
+  EXPECT_LT(all.usage.completion_tokens, 200);
 }
 
 TEST(GenerationServiceTest, StopTokensEndUnlessIgnored) {
@@ -234,14 +228,10 @@ TEST(GenerationServiceTest, StopTokensEndUnlessIgnored) {
     int64_t num_tokens;
   };
   for (const Case& c : {Case{false, 0, {}, 11}, Case{true, 0, {}, 30}, Case{true, 0, {drawn[4]}, 5}}) {
-    WakeCounter wakes;
     GenerateRequest request = PromptOf({5}, 30);
     request.ignore_eos = c.ignore_eos;
     request.stop_token_ids = c.own;
-    auto generation = serving.service->Generate(request, wakes.Wake());
-    ASSERT_TRUE(generation.ok());
-    Collect(**generation, wakes);
-    EXPECT_EQ((*generation)->usage().completion_tokens, c.num_tokens);
+    EXPECT_EQ(GenerateAll(serving, request).usage.completion_tokens, c.num_tokens);
   }
 }
 
@@ -306,13 +296,9 @@ TEST(GenerationServiceTest, MaxTokensIsWhatThePromptLeaves) {
   options.defaults.max_new_tokens = 6;
   FakeServing modest(options);
   for (auto& [server, expected] : {std::pair(&serving, 37), std::pair(&modest, 6)}) {
-    WakeCounter wakes;
     GenerateRequest request = PromptOf({1, 2, 3}, 1);
     request.max_tokens.reset();
-    auto generation = server->service->Generate(request, wakes.Wake());
-    ASSERT_TRUE(generation.ok());
-    Collect(**generation, wakes);
-    EXPECT_EQ((*generation)->usage().completion_tokens, expected);
+    EXPECT_EQ(GenerateAll(*server, request).usage.completion_tokens, expected);
   }
 }
 

@@ -79,10 +79,15 @@ TEST_F(TokenStreamTest, AnAbortIsTheEnd) {
   EXPECT_TRUE(stream.Cancelled());
   stream.Push({.token = 2});
   stream.Finish({.reason = FinishReason::kCancelled, .stop_token = {}, .status = {}});
-  const TokenStream::Taken taken = stream.Take();
+  TokenStream::Taken taken = stream.Take();
   EXPECT_EQ(taken.tokens, (std::vector<int32_t>{1}));
   ASSERT_TRUE(taken.finish.has_value());
+  EXPECT_EQ(taken.finish->reason, FinishReason::kError);
   EXPECT_EQ(taken.finish->status.code(), absl::StatusCode::kUnavailable);
+  stream.Finish({.reason = FinishReason::kCancelled, .stop_token = {}, .status = {}});
+  taken = stream.Take();
+  EXPECT_TRUE(taken.tokens.empty());
+  EXPECT_FALSE(taken.finish.has_value()) << "nor later, when the error has been read";
   EXPECT_EQ(MetricValue(metrics_, "weft_requests_finished_total{outcome=\"error\"}"), 1);
   EXPECT_EQ(MetricValue(metrics_, "weft_requests_finished_total{outcome=\"cancelled\"}"), 0);
 }
