@@ -50,7 +50,7 @@ void StepInput::Load(const Batch& batch, Backend& backend) {
   CopyInts(batch.row_begin, row_begin_, backend);
   CopyInts(block_begin, block_begin_, backend);
   CopyInts(sampled_tokens, sampled_tokens_, backend);
-  rows_ = {positions_.As<int32_t>(), row_begin_.As<int32_t>(), block_begin_.As<int32_t>(),
+  rows_ = {positions_.As<int32_t>(),    row_begin_.As<int32_t>(), block_begin_.As<int32_t>(),
            block_tables_.As<int32_t>(), batch.num_rows(),         batch.num_tokens()};
   num_samples_ = static_cast<int>(sampled_tokens.size());
 }

@@ -124,7 +124,8 @@ std::vector<std::pair<Sequence*, PreemptionReason>> Scheduler::VictimsFor(const 
       Sequence& sequence = **it;
       if (sequence.leaving != Sequence::Leaving::kNo || sequence.request->priority != request.priority) continue;
       const int own = rows[sequence.request->account];
-      const bool taken = std::any_of(victims.begin(), victims.end(), [&](const auto& v) { return v.first == &sequence; });
+      const bool taken =
+          std::any_of(victims.begin(), victims.end(), [&](const auto& v) { return v.first == &sequence; });
       if (taken || own < 2) continue;
       if (victim == nullptr || own > rows[victim->request->account]) victim = &sequence;
     }

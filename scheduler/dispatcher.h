@@ -1,4 +1,5 @@
-// DATA PARALLELISM: replicas pull from the one fair queue when they have room, and what a dead one ran goes on elsewhere.
+// DATA PARALLELISM: replicas pull from the one fair queue when they have room, and what a dead one ran goes on
+// elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@ struct DispatcherOptions {
   absl::Duration max_affinity_wait = absl::Milliseconds(200);
 };
 
-// Binds late: a request belongs to no replica before that one can start it, so no replica idles while work waits, but for
-// the bounded moment that a prefix is worth.
+// Binds late: a request belongs to no replica before that one can start it, so no replica idles while work waits, but
+// for the bounded moment that a prefix is worth.
 //
 // Of a request that was in a step when its replica died nobody knows whether it killed it. So it becomes a suspect: it
 // goes on elsewhere, and until it has got past the place, beside no other suspect. If that replica dies too, with the
@@ -40,8 +41,8 @@ class Dispatcher {
   bool tracks_prefixes() const { return options_.num_replicas > 1; }
 
   struct Pulled {
-    std::unique_ptr<Request> request;              // null: nothing to start now
-    uint64_t version = 0;                          // of the queue, see WaitForChange
+    std::unique_ptr<Request> request;                // null: nothing to start now
+    uint64_t version = 0;                            // of the queue, see WaitForChange
     absl::Time look_again = absl::InfiniteFuture();  // somebody waits for another replica until then
   };
   // What the replica's scheduler can start now.

@@ -16,9 +16,7 @@ constexpr size_t kMaxPassedTenants = 16;
 constexpr absl::Duration kShortestRetry = absl::Seconds(1);  // the header counts in seconds
 constexpr absl::Duration kLongestRetry = absl::Minutes(1);
 
-absl::Duration RetryAfter(double seconds) {
-  return std::clamp(absl::Seconds(seconds), kShortestRetry, kLongestRetry);
-}
+absl::Duration RetryAfter(double seconds) { return std::clamp(absl::Seconds(seconds), kShortestRetry, kLongestRetry); }
 
 // Why a waiting request is not to run any more; none: it is.
 std::optional<FinishEvent> EndOf(const Request& request, absl::Time now) {
@@ -213,9 +211,9 @@ TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount
   TenantAccount* next = nullptr;
   for (TenantAccount* account : waiting_tenants_[c]) {
     if (!account->MayRun() || std::find(passed.begin(), passed.end(), account) != passed.end()) continue;
-    const bool earlier = next == nullptr || account->counter < next->counter ||
-                         (account->counter == next->counter &&
-                          account->waiting[c].front()->id < next->waiting[c].front()->id);
+    const bool earlier =
+        next == nullptr || account->counter < next->counter ||
+        (account->counter == next->counter && account->waiting[c].front()->id < next->waiting[c].front()->id);
     if (earlier) next = account;
   }
   return next;
@@ -300,7 +298,8 @@ void FairQueue::LiftToOthers(TenantAccount& account) {
   account.counter = std::max(account.counter, least);
 }
 
-// Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket full.
+// Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
+// full.
 void FairQueue::ForgetIdle() {
   if (accounts_.size() < 2 * num_kept_accounts_) return;
   const absl::Time now = clock_.Now();
@@ -412,7 +411,8 @@ void FairQueue::CheckInvariants() const {
     CHECK(own == account->num_waiting, "a tenant's waiting requests are counted");
     num_waiting += own;
   }
-  CHECK(num_waiting == num_waiting_ && tickets_.size() == static_cast<size_t>(num_waiting), "all that wait are counted");
+  CHECK(num_waiting == num_waiting_ && tickets_.size() == static_cast<size_t>(num_waiting),
+        "all that wait are counted");
   CHECK(num_reserved == num_reserved_ && num_running == num_running_, "places and runners are counted");
 }
 

@@ -72,8 +72,8 @@ enum class Verdict {
 
 // Orders requests by class, then among tenants by a virtual token counter (VTC, arXiv 2401.00588): the tenant that was
 // served least for its weight comes first; a tenant that asked for nothing, or whose cap held it back, is lifted to the
-// least counter of those that wait, so that idling earns no credit. Within a tenant and class: first come, first served,
-// also for what a replica gives back.
+// least counter of those that wait, so that idling earns no credit. Within a tenant and class: first come, first
+// served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
 // may jump: a jump back stops buckets for a while, a jump forward fills them.
@@ -172,7 +172,7 @@ class FairQueue {
     Priority priority = Priority::kNormal;
   };
   absl::flat_hash_map<int64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);  // of each waiting request
-  std::atomic<int> num_waiting_ = 0;                         // written under mutex_; read without it, by metrics
+  std::atomic<int> num_waiting_ = 0;  // written under mutex_; read without it, by metrics
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;
   double last_pulled_counter_ ABSL_GUARDED_BY(mutex_) = 0;  // where a tenant starts when nobody waits

@@ -8,9 +8,9 @@
 namespace weft {
 
 struct PrefillPacerOptions {
-  int max_tokens = 0;                                        // a step
-  double max_share = 0.5;                                    // of max_tokens, while others decode
-  absl::Duration max_step_time = absl::InfiniteDuration();   // ... and so that a step takes no longer than this
+  int max_tokens = 0;                                       // a step
+  double max_share = 0.5;                                   // of max_tokens, while others decode
+  absl::Duration max_step_time = absl::InfiniteDuration();  // ... and so that a step takes no longer than this
 };
 
 // A step that takes too long makes the next ones smaller in proportion, because a step's time is about proportional to

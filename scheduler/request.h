@@ -33,9 +33,9 @@ struct FinishEvent {
 
 // Where a request's tokens go. Shared by the scheduler, which pushes, and the front end, which reads.
 //
-// Start, Push and Finish come in order, Start at most once, Finish exactly once and last: from the thread of the replica
-// that runs it, or, for a request that leaves the queue without one, from the thread that takes it out. They never block
-// and never do I/O. Cancelled may be asked from any thread.
+// Start, Push and Finish come in order, Start at most once, Finish exactly once and last: from the thread of the
+// replica that runs it, or, for a request that leaves the queue without one, from the thread that takes it out. They
+// never block and never do I/O. Cancelled may be asked from any thread.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
@@ -72,11 +72,11 @@ struct Request {
   Priority priority = Priority::kNormal;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // then it ends in DeadlineExceeded, wherever it is
-  std::vector<int32_t> prompt;  // at least one token
+  std::vector<int32_t> prompt;                   // at least one token
   SamplingParams sampling;
   StopCriteria stop;
-  // Who may share this request's blocks, and the keys of its first full blocks in that scope: of its prompt, made by the
-  // front end because hashing takes a while, and of its output as it grows. None: nobody may.
+  // Who may share this request's blocks, and the keys of its first full blocks in that scope: of its prompt, made by
+  // the front end because hashing takes a while, and of its output as it grows. None: nobody may.
   std::optional<PrefixKey> prefix_scope;
   std::vector<PrefixKey> prefix_keys;
   std::shared_ptr<TokenSink> sink;

@@ -48,9 +48,9 @@ void Scheduler::Add(std::unique_ptr<Request> request) {
   CHECK(sequence->blocks.GrowTo(NumBlocks(sequence->num_known())), "enough blocks are available");
   sequence->slot = free_slots_.back();
   free_slots_.pop_back();
-  const auto place =
-      std::upper_bound(running_.begin(), running_.end(), sequence,
-                       [](const auto& a, const auto& b) { return RanksBefore(*a->request, *b->request); });
+  const auto place = std::upper_bound(running_.begin(), running_.end(), sequence, [](const auto& a, const auto& b) {
+    return RanksBefore(*a->request, *b->request);
+  });
   running_.insert(place, std::move(sequence));
 }
 
@@ -71,8 +71,8 @@ void Scheduler::DropEnded() {
     if (sequence->request->sink->Cancelled()) {
       Finish(*sequence, {.reason = FinishReason::kCancelled});
     } else if (now >= sequence->request->deadline) {
-      Finish(*sequence, {.reason = FinishReason::kError,
-                         .status = absl::DeadlineExceededError("the deadline has passed")});
+      Finish(*sequence,
+             {.reason = FinishReason::kError, .status = absl::DeadlineExceededError("the deadline has passed")});
     }
   }
   SweepLeaving();

@@ -26,9 +26,9 @@
 namespace weft {
 
 struct SchedulerOptions {
-  double max_prefill_share = 0.5;                         // of a step's tokens, while others decode
-  absl::Duration max_itl = absl::InfiniteDuration();      // prompts are cut so that a step takes no longer
-  bool tell_cache_changes = false;                        // somebody asks for TakeCacheChanges
+  double max_prefill_share = 0.5;                     // of a step's tokens, while others decode
+  absl::Duration max_itl = absl::InfiniteDuration();  // prompts are cut so that a step takes no longer
+  bool tell_cache_changes = false;                    // somebody asks for TakeCacheChanges
 };
 
 // Something a sink must be told.
@@ -164,7 +164,7 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  int64_t blocked_id_ = -1;  // the request that last did not fit: until somebody leaves, it needs no second look
+  int64_t blocked_id_ = -1;       // the request that last did not fit: until somebody leaves, it needs no second look
   int64_t next_step_ = 0;
   Stats stats_;
 

@@ -53,7 +53,7 @@ struct Stats {
   FixedHistogram<19> step_seconds{kShortTimeBounds};
   FixedHistogram<12> batch_rows{kSizeBounds};
   FixedHistogram<12> batch_tokens{kSizeBounds};
-  FixedHistogram<22> queue_seconds{kLongTimeBounds};    // from arrival to the first step that computes the request
+  FixedHistogram<22> queue_seconds{kLongTimeBounds};      // from arrival to the first step that computes the request
   FixedHistogram<12> scheduler_seconds{kHostTimeBounds};  // of Schedule() and Commit() together, a step
   int64_t max_prefill_tokens = 0;  // a step may compute so many while others decode; see PrefillPacer
 

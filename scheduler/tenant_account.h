@@ -14,8 +14,8 @@
 
 namespace weft {
 
-// Owned by a FairQueue and guarded by its lock; others only carry its address. Lives while anything of the tenant waits,
-// runs or has a place, and until its counter and its bucket say nothing any more.
+// Owned by a FairQueue and guarded by its lock; others only carry its address. Lives while anything of the tenant
+// waits, runs or has a place, and until its counter and its bucket say nothing any more.
 struct TenantAccount {
   using Waiting = std::deque<std::unique_ptr<Request>>;  // in order of Request::id
 

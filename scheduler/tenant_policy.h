@@ -14,12 +14,12 @@ namespace weft {
 struct TenantPolicy {
   static constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
-  double weight = 1.0;                              // its share of the service, among those that want some
-  Priority priority = Priority::kNormal;            // of requests that don't ask for one
-  Priority max_priority = Priority::kNormal;        // that a request may ask for
-  int64_t max_running = kUnlimited;                 // sequences on all replicas together; others wait
-  int64_t max_queued = kUnlimited;                  // sequences; one more is refused
-  int64_t max_tokens_per_minute = kUnlimited;       // of prompts and outputs; refused while it is used up
+  double weight = 1.0;                         // its share of the service, among those that want some
+  Priority priority = Priority::kNormal;       // of requests that don't ask for one
+  Priority max_priority = Priority::kNormal;   // that a request may ask for
+  int64_t max_running = kUnlimited;            // sequences on all replicas together; others wait
+  int64_t max_queued = kUnlimited;             // sequences; one more is refused
+  int64_t max_tokens_per_minute = kUnlimited;  // of prompts and outputs; refused while it is used up
 };
 
 // Immutable: a reload makes a new one and hands it over whole.

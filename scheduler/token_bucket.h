@@ -16,7 +16,7 @@ class TokenBucket {
   void Refill(absl::Time now, int64_t tokens_per_minute) {
     const auto capacity = static_cast<double>(tokens_per_minute);
     const absl::Duration passed = std::max(now - last_, absl::ZeroDuration());  // clocks may jump
-    level_ = filled_ ? std::min(capacity, level_ + capacity * (passed / absl::Minutes(1))) : capacity;
+    level_ = filled_ ? std::min(capacity, level_ + capacity * absl::FDivDuration(passed, absl::Minutes(1))) : capacity;
     filled_ = true;
     last_ = now;
     capacity_ = capacity;

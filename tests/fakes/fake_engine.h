@@ -29,11 +29,11 @@ class FakeEngine final : public Engine {
   bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < max_in_flight_; }
   bool HasInFlight() const override { return !in_flight_.empty(); }
 
-  void Submit(Batch batch) override {
+  void Submit(const Batch& batch) override {
     CHECK(batch.num_rows() > 0 && batch.num_rows() <= limits_.max_num_seqs, "rows within limits");
     CHECK(batch.num_tokens() <= limits_.max_num_batched_tokens, "tokens within limits");
     CHECK(static_cast<int>(batch.sampling.size()) <= limits_.max_num_logits(), "logits within limits");
-    in_flight_.push_back(std::move(batch));
+    in_flight_.push_back(batch);
   }
 
   absl::StatusOr<StepResult> Collect() override {
@@ -71,6 +71,7 @@ class FakeEngine final : public Engine {
   struct Slot {
     SamplingParams sampling;
     int32_t last_sampled = -1;
+    std::vector<int32_t> blocks;  // its block table
   };
 
   static uint64_t Mix(uint64_t x) {  // the finaliser of SplitMix64
@@ -87,7 +88,13 @@ class FakeEngine final : public Engine {
   }
 
   StepResult Execute(const Batch& batch) {
-    for (const SlotStart& start : batch.slot_starts) slots_[static_cast<size_t>(start.slot)] = {start.sampling, -1};
+    for (const SlotStart& start : batch.slot_starts) slots_[static_cast<size_t>(start.slot)] = {start.sampling, -1, {}};
+    for (const BlockUpdate& update : batch.block_updates) {
+      std::vector<int32_t>& blocks = slots_[static_cast<size_t>(update.slot)].blocks;
+      CHECK(static_cast<size_t>(update.index) == blocks.size(), "a block table grows at its end");
+      CHECK(update.block >= 0 && update.block < limits_.num_blocks, "a block of the pool");
+      blocks.push_back(update.block);
+    }
     std::vector<uint64_t> digests;
     for (int row = 0; row < batch.num_rows(); ++row) digests.push_back(RunRow(batch, static_cast<size_t>(row)));
     StepResult result{.step = batch.step};
@@ -119,9 +126,10 @@ class FakeEngine final : public Engine {
   }
 
   Place& PlaceOf(const Batch& batch, size_t row, int64_t position) {
-    const auto block = static_cast<size_t>(batch.block_begin[row] + position / limits_.block_size);
-    CHECK(block < static_cast<size_t>(batch.block_begin[row + 1]), "the block table covers the row's tokens");
-    return places_[static_cast<size_t>(batch.block_ids[block]) * static_cast<size_t>(limits_.block_size) +
+    const std::vector<int32_t>& blocks = slots_[static_cast<size_t>(batch.slots[row])].blocks;
+    const auto block = static_cast<size_t>(position / limits_.block_size);
+    CHECK(block < blocks.size(), "the block table covers the row's tokens");
+    return places_[static_cast<size_t>(blocks[block]) * static_cast<size_t>(limits_.block_size) +
                    static_cast<size_t>(position % limits_.block_size)];
   }
 
