@@ -54,7 +54,8 @@ int Scheduler::NumShareable(const Request& request) const {
   return std::min(static_cast<int>(request.prefix_keys.size()), (KnownTokens(request) - 1) / limits_.block_size);
 }
 
-// Blocks are registered in order, so the first that is missing is found by bisection.
+// By bisection, since the end of a prefix is evicted first. Where two computed the same, there may be a hole; then this
+// is a guess.
 int Scheduler::NumCachedBlocks(const Request& request) const {
   const auto begin = request.prefix_keys.begin();
   const auto missing = std::partition_point(begin, begin + NumShareable(request),
@@ -71,10 +72,12 @@ bool Scheduler::WaitsForPrefix(const Request& request) const {
 
 // Of the blocks that are available; those it takes up from the cache are among them.
 int Scheduler::NumNeededBlocks(const Request& request) const {
-  const auto begin = request.prefix_keys.begin();
-  const auto held_by_others = std::count_if(begin, begin + NumCachedBlocks(request),
-                                            [this](const PrefixKey& key) { return pool_.IsHeld(key); });
-  return NumBlocks(KnownTokens(request)) - static_cast<int>(held_by_others);
+  int held_by_others = 0;
+  const int most = NumShareable(request);
+  for (int block = 0; block < most && pool_.Has(request.prefix_keys[static_cast<size_t>(block)]); ++block) {
+    held_by_others += pool_.IsHeld(request.prefix_keys[static_cast<size_t>(block)]) ? 1 : 0;
+  }
+  return NumBlocks(KnownTokens(request)) - held_by_others;
 }
 
 // A slot and `num_blocks` blocks are free, and one more block for each that runs, or the newcomer would be preempted at

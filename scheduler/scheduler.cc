@@ -247,11 +247,11 @@ bool Scheduler::CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> t
   sequence.num_pending -= chunk.samples ? 1 : 0;
   stats_.num_tokens_computed += chunk.num_tokens;
   stats_.num_tokens_sampled += chunk.samples ? 1 : 0;
-  if (std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
-    RegisterBlocks(sequence);
-  } else {
+  if (!std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
     // What led to this may be in its blocks; whoever takes them up would end so too.
     pool_.Unregister(sequence.blocks.ids());
+  } else if (!had_ended) {
+    RegisterBlocks(sequence);
   }
   for (const SampledToken& token : tokens) {
     if (sequence.leaving == Sequence::Leaving::kFinished) break;  // drawn past its end
