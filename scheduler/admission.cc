@@ -22,7 +22,7 @@ int KnownTokens(const Request& request) {
 Verdict Scheduler::Judge(const Request& request) {
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
-  if (short_of_blocks_ || StepIsFull(request.priority) || request.id == blocked_id_) return Verdict::kBlocked;
+  if (short_of_blocks_ || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
   if (MakeRoom(request, NumNeededBlocks(request))) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;
@@ -33,13 +33,14 @@ bool Scheduler::HasSuspect() const {
                      [](const auto& s) { return s->request->progress.suspect_until.has_value(); });
 }
 
-// Lower classes don't count: they get what the others leave.
-bool Scheduler::StepIsFull(Priority priority) const {
+// Lower classes don't count: they get what the others leave. A tenant that runs nothing has its part in any case.
+bool Scheduler::StepIsFull(const Request& newcomer) const {
+  if (newcomer.account != nullptr && newcomer.account->num_running == 0) return false;
   const int most = limits_.max_num_batched_tokens;
   const int share = std::clamp(most / 8, 1, kPromptShare);
   int promised = 0;
   for (const auto& sequence : running_) {
-    if (sequence->leaving != Sequence::Leaving::kNo || sequence->request->priority < priority) continue;
+    if (sequence->leaving != Sequence::Leaving::kNo || sequence->request->priority < newcomer.priority) continue;
     promised += std::min(share, sequence->num_uncomputed());
   }
   return promised >= most;

@@ -106,6 +106,10 @@ class Scheduler {
     int num_scores = 0;
     bool samples = false;
   };
+  struct Prompt {
+    Sequence* sequence = nullptr;
+    double weight = 0;  // of its part of the step
+  };
   struct StepInFlight {
     int64_t step = 0;
     size_t num_results = 0;
@@ -118,6 +122,7 @@ class Scheduler {
   void GrowRunning(StepBudget& budget);
   void GrowDecoding(StepBudget& budget);
   void GrowPrompts(StepBudget& budget);
+  void FindPrompts();
   void GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens);
   const Batch& BuildBatch();
@@ -136,7 +141,7 @@ class Scheduler {
   int NumShareable(const Request& request) const;
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
-  bool StepIsFull(Priority priority) const;
+  bool StepIsFull(const Request& newcomer) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, int num_blocks);
   std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
@@ -172,7 +177,8 @@ class Scheduler {
   Batch batch_;
   StepInFlight building_;
   std::vector<std::vector<Chunk>> spare_chunks_;
-  std::vector<Sequence*> order_;
+  std::vector<Sequence*> decoding_;
+  std::vector<Prompt> prompts_;
 };
 
 }  // namespace weft
