@@ -1,10 +1,12 @@
 // What one client's load does to another's latency, on the CPU backend with a model directory. Prints Markdown tables;
 // run by hand. Arrivals are an open loop: they are drawn beforehand, and come whether or not the server keeps up.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -26,12 +28,14 @@ constexpr absl::Duration kRunTime = absl::Seconds(20);
 // When a request was due, and when its tokens came.
 class TimingSink final : public TokenSink {
  public:
-  explicit TimingSink(absl::Time due) : due_(due) { times_.reserve(kOutputTokens); }
+  TimingSink(absl::Time due, int output_tokens) : due_(due) { times_.reserve(static_cast<size_t>(output_tokens)); }
 
   void Start(int64_t) override {}
   void Push(const SampledToken&) override { times_.push_back(absl::Now()); }
-  void Finish(const FinishEvent&) override {}
+  void Finish(const FinishEvent&) override { finished_ = true; }
   bool Cancelled() const override { return false; }
+
+  bool finished() const { return finished_; }
 
   // For the reader, once the replica has ended.
   absl::Duration TimeToFirstToken() const { return times_.front() - due_; }
@@ -41,6 +45,7 @@ class TimingSink final : public TokenSink {
  private:
   const absl::Time due_;
   std::vector<absl::Time> times_;
+  std::atomic<bool> finished_ = false;
 };
 
 using Sinks = std::vector<std::shared_ptr<TimingSink>>;
@@ -74,6 +79,7 @@ struct Settings {
   int max_num_batched_tokens = 256;
   int64_t max_model_len = 2048;
   SchedulerOptions scheduler;
+  bool prefix_cache = true;
   std::vector<int> rows = {4, 8, 16, 64};
 };
 
@@ -81,7 +87,8 @@ struct Settings {
 class Serving {
  public:
   explicit Serving(const Settings& settings)
-      : queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
+      : prefix_cache_(settings.prefix_cache),
+        queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
     const auto config = LoadModelConfig(settings.model_dir);
     LocalEngineOptions options{.model_dir = settings.model_dir,
                                .max_model_len = settings.max_model_len,
@@ -107,9 +114,11 @@ class Serving {
     }
     request->sampling.seed = static_cast<uint64_t>(request->id);
     request->stop.max_tokens = output_tokens;
-    request->prefix_scope = ScopeKey(tenant, "", "");
-    request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, replica_->limits().block_size);
-    auto sink = std::make_shared<TimingSink>(due);
+    if (prefix_cache_) {
+      request->prefix_scope = ScopeKey(tenant, "", "");
+      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, replica_->limits().block_size);
+    }
+    auto sink = std::make_shared<TimingSink>(due, output_tokens);
     request->sink = sink;
     queue_.Push(std::get<QueuePlaces>(places), request);
     return sink;
@@ -124,6 +133,7 @@ class Serving {
   Stats stats() const { return replica_->stats(); }
 
  private:
+  const bool prefix_cache_;
   SystemClock clock_;
   FairQueue queue_;
   Dispatcher dispatcher_{{}, queue_, clock_};
@@ -215,6 +225,71 @@ void BenchIsolation(Settings settings) {
   }
 }
 
+// Streams that decode all the time, and prompts of the greatest length that come in beside them.
+void BenchLongPrompts(Settings settings) {
+  constexpr int kStreams = 3;
+  settings.max_num_seqs = kStreams + 1;
+  const int prompt_tokens = static_cast<int>(settings.max_model_len) - 2;
+  std::printf("\n| bound | prompts of %d tokens | ITL p50 | ITL p99 | prompt's TTFT p50 |\n|---:|---|---:|---:|---:|\n",
+              prompt_tokens);
+  for (const double bound : {0.0, 20.0, 10.0, 5.0}) {
+    for (const bool with_prompts : {false, true}) {
+      if (bound == 0 && !with_prompts) continue;
+      settings.scheduler.max_itl = bound == 0 ? absl::InfiniteDuration() : absl::Milliseconds(bound);
+      Serving serving(settings);
+      const absl::Time end = absl::Now() + kRunTime / 2;
+      Sinks streams, prompts;
+      const auto ended = [](const std::shared_ptr<TimingSink>& sink) { return sink->finished(); };
+      while (absl::Now() < end) {
+        const auto open =
+            static_cast<int>(streams.size()) - static_cast<int>(std::count_if(streams.begin(), streams.end(), ended));
+        if (open < kStreams) streams.push_back(serving.Push("streams", absl::Now(), 16, 1000));
+        if (with_prompts && (prompts.empty() || prompts.back()->finished())) {
+          prompts.push_back(serving.Push("prompts", absl::Now(), prompt_tokens, 1));
+        }
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+      serving.Finish();
+      const Latencies stream = LatenciesOf(streams), prompt = LatenciesOf(prompts);
+      std::printf("| %s | %zu | %.2f ms | %.2f ms | %.0f ms |\n",
+                  bound == 0 ? "none" : absl::FormatDuration(absl::Milliseconds(bound)).c_str(), prompts.size(),
+                  stream.itl_p50, stream.itl_p99, prompt.ttft_p50);
+      std::fflush(stdout);
+    }
+  }
+}
+
+// Processor time of so many requests, one after the other: on a machine that others use too it says more than time
+// does.
+double ProcessorSeconds(const Settings& settings) {
+  Serving serving(settings);
+  const std::clock_t begin = std::clock();
+  for (int i = 0; i < 100; ++i) {
+    const auto sink = serving.Push("all", absl::Now(), 512, 2);
+    while (!sink->finished()) absl::SleepFor(absl::Microseconds(200));
+  }
+  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  serving.Finish();
+  return seconds;
+}
+
+// Pairs of runs that take turns, with prompts that have nothing in common.
+void BenchPrefixCacheWithoutHits(const Settings& settings) {
+  std::vector<double> ratios;
+  for (int pair = 0; pair < 15; ++pair) {
+    Settings with = settings, without = settings;
+    without.prefix_cache = false;
+    const bool with_first = pair % 2 == 0;
+    const double first = ProcessorSeconds(with_first ? with : without);
+    const double second = ProcessorSeconds(with_first ? without : with);
+    ratios.push_back(with_first ? first / second : second / first);
+  }
+  std::printf(
+      "\nProcessor time with the prefix cache, without a hit, over that without it: median %.4f, quartiles %.4f "
+      "and %.4f\n",
+      Quantile(ratios, .5), Quantile(ratios, .25), Quantile(ratios, .75));
+}
+
 }  // namespace
 }  // namespace weft
 
@@ -227,4 +302,7 @@ int main(int argc, char** argv) {
   if (argc > 2) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[2]));
   if (argc > 3) settings.rows = {std::atoi(argv[3])};
   weft::BenchIsolation(settings);
+  weft::BenchLongPrompts(settings);
+  settings.max_num_seqs = 8;
+  weft::BenchPrefixCacheWithoutHits(settings);
 }
