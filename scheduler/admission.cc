@@ -22,7 +22,8 @@ int KnownTokens(const Request& request) {
 Verdict Scheduler::Judge(const Request& request) {
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
-  if (short_of_blocks_ || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
+  const bool is_short = short_of_blocks_ && !running_.empty();
+  if (is_short || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
   if (MakeRoom(request, NumNeededBlocks(request))) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;

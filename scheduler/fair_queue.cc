@@ -279,10 +279,12 @@ void FairQueue::ChargeCached(TenantAccount& account, int64_t tokens) {
   Charge(account, (options_.cached_token_price - 1.0) * static_cast<double>(tokens));
 }
 
-void FairQueue::ChargeOutput(TenantAccount& account, int64_t tokens) {
+void FairQueue::ChargeDrawn(absl::Span<TenantAccount* const> accounts) {
   absl::MutexLock lock(&mutex_);
-  Charge(account, options_.output_token_price * static_cast<double>(tokens));
-  account.bucket.Take(tokens);
+  for (TenantAccount* account : accounts) {
+    Charge(*account, options_.output_token_price);
+    account->bucket.Take(1);
+  }
 }
 
 void FairQueue::Leave(TenantAccount& account) {

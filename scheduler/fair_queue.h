@@ -104,9 +104,9 @@ class FairQueue {
   void GiveBack(std::unique_ptr<Request> request);
 
   // What a pulled request did.
-  void ChargeCached(TenantAccount& account, int64_t tokens);  // so many of its prompt were not computed
-  void ChargeOutput(TenantAccount& account, int64_t tokens);
-  void Leave(TenantAccount& account);  // it runs no more, and does not come back
+  void ChargeCached(TenantAccount& account, int64_t tokens);    // so many of its prompt were not computed
+  void ChargeDrawn(absl::Span<TenantAccount* const> accounts);  // for each a token drawn
+  void Leave(TenantAccount& account);                           // it runs no more, and does not come back
 
   // Takes a waiting request out and finishes its sink as cancelled. False: it isn't waiting (any more).
   bool Cancel(int64_t request_id);

@@ -140,7 +140,8 @@ TEST(FairQueueTest, OutputTokensCountAsService) {
   for (int64_t id = 0; id < 12; ++id) line.Push(id, id % 2 == 0 ? "a" : "b");
   const auto first = line.Pop();
   EXPECT_EQ(first->tenant, "a");
-  line.queue.ChargeOutput(*first->account, 1000);
+  const std::vector<TenantAccount*> drawn(1000, first->account);
+  line.queue.ChargeDrawn(drawn);
   for (int i = 0; i < 6; ++i) EXPECT_EQ(line.PopTenant(), "b");
 }
 
@@ -228,7 +229,8 @@ TEST(FairQueueTest, KeepsATenantsTokensAMinute) {
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
   line.clock.Advance(absl::Seconds(2));
   EXPECT_EQ(line.RefusalOf("a"), std::nullopt);
-  line.queue.ChargeOutput(*line.Pop()->account, 10);
+  const std::vector<TenantAccount*> drawn(10, line.Pop()->account);
+  line.queue.ChargeDrawn(drawn);
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
   line.clock.Advance(-absl::Hours(1));
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
