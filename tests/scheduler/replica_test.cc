@@ -24,15 +24,20 @@ const EngineLimits kLimits = {.max_model_len = 64,
 
 std::vector<int32_t> PromptOf(int64_t id) { return {1, 2, 3, static_cast<int32_t>(id % 100)}; }
 
-std::shared_ptr<RecordingSink> Push(FairQueue& queue, int64_t id, int max_tokens, bool shares_prefix = false) {
+struct PushOptions {
+  bool shares_prefix = false;
+  std::vector<int32_t> stops;
+};
+
+std::shared_ptr<RecordingSink> Push(FairQueue& queue, int64_t id, int max_tokens, const PushOptions& options = {}) {
   auto request = std::make_unique<Request>();
   request->id = id;
   request->tenant = "a";
   request->arrival = absl::Now();
   request->prompt = PromptOf(id);
-  request->stop.max_tokens = max_tokens;
+  request->stop = {max_tokens, options.stops};
   request->sampling.seed = static_cast<uint64_t>(id);
-  if (shares_prefix) {
+  if (options.shares_prefix) {
     request->prefix_scope = ScopeKey("a", "", "");
     request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, kLimits.block_size);
   }
@@ -51,9 +56,10 @@ std::vector<int32_t> Expected(int64_t id, int count) {
 
 // Replicas of one queue, each with its thread.
 struct Group {
-  explicit Group(int num_replicas) : dispatcher({.num_replicas = num_replicas}, queue, clock) {
+  explicit Group(int num_replicas, const EngineLimits& limits = kLimits)
+      : dispatcher({.num_replicas = num_replicas}, queue, clock) {
     for (int id = 0; id < num_replicas; ++id) {
-      auto engine = std::make_unique<FakeEngine>(kLimits);
+      auto engine = std::make_unique<FakeEngine>(limits);
       engines.push_back(engine.get());
       const SchedulerOptions options{.tell_cache_changes = dispatcher.tracks_prefixes()};
       replicas.push_back(std::make_unique<Replica>(id, std::move(engine), options, dispatcher, clock));
@@ -81,7 +87,7 @@ TEST(ReplicaTest, RunsWhatArrivesWhileItRunsAndDrainsOnClose) {
     Group group(num_replicas);
     group.Start();
     std::vector<std::shared_ptr<RecordingSink>> sinks;
-    for (int64_t id = 0; id < 200; ++id) sinks.push_back(Push(group.queue, id, 10, id % 2 == 0));
+    for (int64_t id = 0; id < 200; ++id) sinks.push_back(Push(group.queue, id, 10, {.shares_prefix = id % 2 == 0}));
     group.Finish();
     for (size_t id = 0; id < sinks.size(); ++id) {
       EXPECT_EQ(sinks[id]->tokens, Expected(static_cast<int64_t>(id), 10)) << id;
@@ -91,6 +97,19 @@ TEST(ReplicaTest, RunsWhatArrivesWhileItRunsAndDrainsOnClose) {
       EXPECT_TRUE(replica->status().ok());
     }
     group.queue.CheckInvariants();
+  }
+}
+
+// The last that runs may end while blocks are short: what waits must still be able to start.
+TEST(ReplicaTest, AShortageOfBlocksEndsWithWhoeverWasShort) {
+  EngineLimits limits = kLimits;
+  for (limits.num_blocks = 4; limits.num_blocks < 12; ++limits.num_blocks) {
+    Group group(1, limits);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int64_t id = 0; id < 200; ++id) sinks.push_back(Push(group.queue, id, 12, {.stops = {1, 2, 3, 4, 5, 6}}));
+    group.Start();
+    group.Finish();
+    for (const auto& sink : sinks) EXPECT_TRUE(sink->finish.has_value());
   }
 }
 
@@ -150,7 +169,7 @@ TEST(ReplicaTest, WhenNoReplicaIsLeftEverythingEnds) {
 // Without threads: the replica that has a prefix gets the request, although the other asks first.
 TEST(DispatcherTest, ARequestWaitsAMomentForTheReplicaWithItsPrefix) {
   Group group(2);
-  Push(group.queue, 0, 2, true);
+  Push(group.queue, 0, 2, {.shares_prefix = true});
   Replica& warm = *group.replicas[0];
   Replica& cold = *group.replicas[1];
   for (warm.PullWork(); warm.HasWork(); warm.Publish()) {

@@ -541,16 +541,6 @@ TEST(SchedulerTest, ADeadlineEndsWhatRuns) {
   EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 64);
 }
 
-// The last that runs gives its blocks back while blocks are short: what waits must still be able to start.
-TEST(SchedulerTest, AShortageEndsWithWhoeverWasShort) {
-  for (int blocks = 4; blocks < 12; ++blocks) {
-    Bench bench(Limits(blocks, 4, 3, 64));
-    for (int i = 0; i < 12; ++i) bench.Add(Prompt(1 + i % 5, i), std::min(11, blocks * 4 - 5));
-    bench.RunUntilIdle();
-    EXPECT_EQ(bench.scheduler.stats().num_free_blocks, blocks);
-  }
-}
-
 TEST(SchedulerTest, SuspectsRunApart) {
   Bench bench(Limits(64, 4, 4, 16));
   std::vector<std::shared_ptr<RecordingSink>> sinks;
