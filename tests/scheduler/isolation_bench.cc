@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -79,7 +78,6 @@ struct Settings {
   int max_num_batched_tokens = 256;
   int64_t max_model_len = 2048;
   SchedulerOptions scheduler;
-  bool prefix_cache = true;
   std::vector<int> rows = {4, 8, 16, 64};
 };
 
@@ -87,8 +85,7 @@ struct Settings {
 class Serving {
  public:
   explicit Serving(const Settings& settings)
-      : prefix_cache_(settings.prefix_cache),
-        queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
+      : queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
     const auto config = LoadModelConfig(settings.model_dir);
     LocalEngineOptions options{.model_dir = settings.model_dir,
                                .max_model_len = settings.max_model_len,
@@ -114,10 +111,8 @@ class Serving {
     }
     request->sampling.seed = static_cast<uint64_t>(request->id);
     request->stop.max_tokens = output_tokens;
-    if (prefix_cache_) {
-      request->prefix_scope = ScopeKey(tenant, "", "");
-      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, replica_->limits().block_size);
-    }
+    request->prefix_scope = ScopeKey(tenant, "", "");
+    request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, replica_->limits().block_size);
     auto sink = std::make_shared<TimingSink>(due, output_tokens);
     request->sink = sink;
     queue_.Push(std::get<QueuePlaces>(places), request);
@@ -133,7 +128,6 @@ class Serving {
   Stats stats() const { return replica_->stats(); }
 
  private:
-  const bool prefix_cache_;
   SystemClock clock_;
   FairQueue queue_;
   Dispatcher dispatcher_{{}, queue_, clock_};
@@ -259,50 +253,18 @@ void BenchLongPrompts(Settings settings) {
   }
 }
 
-// Processor time of so many requests, one after the other: on a machine that others use too it says more than time
-// does.
-double ProcessorSeconds(const Settings& settings) {
-  Serving serving(settings);
-  const std::clock_t begin = std::clock();
-  for (int i = 0; i < 100; ++i) {
-    const auto sink = serving.Push("all", absl::Now(), 512, 2);
-    while (!sink->finished()) absl::SleepFor(absl::Microseconds(200));
-  }
-  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-  serving.Finish();
-  return seconds;
-}
-
-// Pairs of runs that take turns, with prompts that have nothing in common.
-void BenchPrefixCacheWithoutHits(const Settings& settings) {
-  std::vector<double> ratios;
-  for (int pair = 0; pair < 15; ++pair) {
-    Settings with = settings, without = settings;
-    without.prefix_cache = false;
-    const bool with_first = pair % 2 == 0;
-    const double first = ProcessorSeconds(with_first ? with : without);
-    const double second = ProcessorSeconds(with_first ? without : with);
-    ratios.push_back(with_first ? first / second : second / first);
-  }
-  std::printf(
-      "\nProcessor time with the prefix cache, without a hit, over that without it: median %.4f, quartiles %.4f "
-      "and %.4f\n",
-      Quantile(ratios, .5), Quantile(ratios, .25), Quantile(ratios, .75));
-}
-
 }  // namespace
 }  // namespace weft
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: weft_isolation_bench MODEL_DIR [MAX_ITL_MILLISECONDS [ROWS]]\n");
+  const std::string what = argc > 2 ? argv[2] : "";
+  if (what != "isolation" && what != "long-prompts") {
+    std::fprintf(stderr, "usage: weft_isolation_bench MODEL_DIR isolation|long-prompts [MAX_ITL_MS [ROWS]]\n");
     return 2;
   }
   weft::Settings settings{.model_dir = argv[1]};
-  if (argc > 2) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[2]));
-  if (argc > 3) settings.rows = {std::atoi(argv[3])};
-  weft::BenchIsolation(settings);
-  weft::BenchLongPrompts(settings);
-  settings.max_num_seqs = 8;
-  weft::BenchPrefixCacheWithoutHits(settings);
+  if (argc > 3) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[3]));
+  if (argc > 4) settings.rows = {std::atoi(argv[4])};
+  if (what == "isolation") weft::BenchIsolation(settings);
+  if (what == "long-prompts") weft::BenchLongPrompts(settings);
 }

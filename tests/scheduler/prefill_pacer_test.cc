@@ -28,7 +28,7 @@ TEST(PrefillPacerTest, StepsStayWithinTheBoundWhileTheContextGrows) {
     context += tokens;
   }
   // No fewer tokens than half of what the bound allows: 100,000 tokens take 55 s here if they are computed alone.
-  EXPECT_LE(num_steps * bound, absl::Seconds(2 * 55 / 0.7));
+  EXPECT_LE(num_steps * bound, absl::Seconds(2 * 55));
 }
 
 TEST(PrefillPacerTest, RecoversFromOneSlowStep) {
@@ -36,7 +36,7 @@ TEST(PrefillPacerTest, RecoversFromOneSlowStep) {
   for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
   const int before = pacer.max_tokens();
   pacer.Observe(before, absl::Seconds(2));
-  EXPECT_LT(pacer.max_tokens(), before / 10);
+  EXPECT_LT(pacer.max_tokens(), before);
   for (int i = 0; i < 20; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
   EXPECT_GE(pacer.max_tokens(), before * 9 / 10);
 }

@@ -144,6 +144,42 @@ void BenchPrefix() {
   std::printf("| its keys, made by the front end | | %.0f us | |\n", Microseconds(begin) / kTimes);
 }
 
+// What the cache costs a prompt that finds nothing there: its keys, its look-up, its registration, and the eviction of
+// others. A pool that is full, so that each block is somebody's.
+void BenchNoHits() {
+  constexpr int kTokens = 8000;
+  const EngineLimits limits{.max_model_len = kTokens + 100,
+                            .num_blocks = 3 * kTokens / kBlockSize,
+                            .block_size = kBlockSize,
+                            .max_num_seqs = 4,
+                            .max_num_batched_tokens = 512,
+                            .vocab_size = 1000};
+  const SystemClock clock;
+  double nanoseconds[2] = {1e9, 1e9};
+  for (int i = 0; i < 60; ++i) {
+    const bool cached = i % 2 == 0;
+    static Scheduler schedulers[2] = {{limits, {}, clock}, {limits, {}, clock}};
+    Scheduler& scheduler = schedulers[cached ? 1 : 0];
+    StepResult result;
+    auto request = std::make_unique<Request>();
+    request->id = i;
+    for (int t = 0; t < kTokens; ++t) request->prompt.push_back((i * 7919 + t * 31) % 1000);
+    request->stop.max_tokens = 1;
+    request->sink = std::make_shared<NullSink>();
+    const auto begin = std::chrono::steady_clock::now();
+    if (cached) {
+      request->prefix_scope = ScopeKey("bench", "", "");
+      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, kBlockSize);
+    }
+    Add(scheduler, std::move(request));
+    while (scheduler.HasWork()) Step(scheduler, result);
+    double& least = nanoseconds[cached ? 1 : 0];
+    least = std::min(least, 1000 * Microseconds(begin) / kTokens);
+  }
+  std::printf("| a prompt token, without the prefix cache | %.4f us | | |\n", nanoseconds[0] / 1000);
+  std::printf("| a prompt token, with it, but no hit | %.4f us | | |\n", nanoseconds[1] / 1000);
+}
+
 }  // namespace
 }  // namespace weft
 
@@ -151,4 +187,5 @@ int main() {
   std::printf("| what | least | mean | heap allocations a step |\n|---|---:|---:|---:|\n");
   for (const int context : {256, 4096, 16384}) weft::BenchDecode(256, context);
   weft::BenchPrefix();
+  weft::BenchNoHits();
 }
