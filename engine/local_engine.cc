@@ -32,7 +32,7 @@ absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEng
   const int64_t needed = KvCacheBytes(config, options, options.max_model_len) / block_bytes;
   if (num_blocks < needed) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "kv-cache-memory: ", options.kv_cache_bytes, " bytes are ", num_blocks, " blocks of ", block_bytes,
+        "kv-cache-memory: ", options.kv_cache_bytes, " bytes a replica are ", num_blocks, " blocks of ", block_bytes,
         " bytes, fewer than the ", needed, " that one sequence of max-model-len ", options.max_model_len, " needs"));
   }
   return EngineLimits{.max_model_len = options.max_model_len,

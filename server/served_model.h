@@ -23,8 +23,8 @@ struct ServedModel {
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplates> chat_templates;
-  std::unique_ptr<Engine> engine;     // warm: it has computed a step
-  std::vector<std::string> warnings;  // what the directory holds and Weft ignores, a line each
+  std::vector<std::unique_ptr<Engine>> engines;  // one a replica; warm: each has computed a step
+  std::vector<std::string> warnings;             // what the directory holds and Weft ignores, a line each
 };
 
 // Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.

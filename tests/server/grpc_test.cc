@@ -35,12 +35,12 @@ class GrpcTest : public testing::Test {
   }
 #endif
 
-  void Start(const KeyStore* keys = nullptr, bool attach = true) {
+  void Start(const Authenticator* auth = nullptr, bool attach = true) {
     Config config;
     config.grpc.port = 0;
     config.grpc.max_message_bytes = 64 << 10;
     auto server =
-        GrpcServer::Start(config, {.metrics = serving_.metrics, .request_bytes = request_bytes_, .keys = keys});
+        GrpcServer::Start(config, {.metrics = serving_.metrics, .request_bytes = request_bytes_, .auth = auth});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     if (attach) server_->AttachService(*serving_.service);
@@ -80,6 +80,7 @@ class GrpcTest : public testing::Test {
   }
 
   FakeServing serving_;
+  Authenticator auth_;
   MemoryBudget request_bytes_{1 << 20};
   std::unique_ptr<GrpcServer> server_;  // stops before the service goes
   std::unique_ptr<v1::Inference::Stub> stub_;
@@ -166,8 +167,8 @@ TEST_F(GrpcTest, RefusalsHaveStatusAndCode) {
 }
 
 TEST_F(GrpcTest, AsksForAKey) {
-  const KeyStore keys = *KeyStore::Parse(kKeys);
-  Start(&keys);
+  auth_.SetKeys(std::make_shared<const KeyStore>(*KeyStore::Parse(kKeys)));
+  Start(&auth_);
   for (const auto& [header, allowed] : std::vector<std::pair<std::string, bool>>{
            {"", false}, {"Bearer wrong", false}, {"Basic secret", false}, {"Bearer secret", true}}) {
     grpc::ClientContext context;
@@ -179,7 +180,6 @@ TEST_F(GrpcTest, AsksForAKey) {
   grpc::ClientContext context;
   v1::GetModelResponse model;
   EXPECT_EQ(stub_->GetModel(&context, {}, &model).error_code(), grpc::UNAUTHENTICATED);
-  server_.reset();  // before the keys
 }
 
 TEST_F(GrpcTest, TellsToRetryUntilTheModelIsThereAndWhenItGoes) {
@@ -240,7 +240,7 @@ TEST_F(GrpcTest, ACallThatIsCutOffEndsInAnError) {
   server_->AttachService(*waiting.service);
   grpc::ClientContext context;
   const auto stream = stub_->Generate(&context, Request({1}, 250));
-  waiting.queue.WaitForWork();
+  while (waiting.queue.size() == 0) absl::SleepFor(absl::Milliseconds(1));
   waiting.service->CancelAll();
   v1::GenerateResponse message;
   EXPECT_FALSE(stream->Read(&message));
