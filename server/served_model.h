@@ -30,6 +30,9 @@ struct ServedModel {
 // Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.
 using LoadingProgress = std::function<void(absl::string_view phase, absl::Duration took, double done)>;
 
+// LoadServedModel, or what a test puts in its place.
+using ModelLoader = std::function<absl::StatusOr<ServedModel>(const Config& config, const LoadingProgress& progress)>;
+
 // Any error means that the directory, or a setting, can't be served; its message names the file or the setting, and the
 // field.
 absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingProgress& progress);

@@ -53,8 +53,9 @@ std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f s", 
 
 }  // namespace
 
-Server::Server(const Config& config)
+Server::Server(const Config& config, ModelLoader load)
     : config_(config),
+      load_(std::move(load)),
       auth_(config.auth.trust_gateway),
       queue_(QueueOptionsFor(config), clock_),
       dispatcher_({.num_replicas = config.engine.replicas, .max_affinity_wait = config.queue.affinity_wait}, queue_,
@@ -104,7 +105,7 @@ void Server::Load() {
   };
   auto model = std::make_shared<absl::StatusOr<ServedModel>>(absl::UnknownError(""));  // for the handler
   try {
-    *model = LoadServedModel(config_, progress);
+    *model = load_(config_, progress);
   } catch (const std::exception&) {  // a file system that throws; memory that the files' own numbers ask for
     *model = absl::ResourceExhaustedError("model: loading it ran out of memory");
   }

@@ -41,7 +41,7 @@ namespace weft {
 // heard. A replica that dies leaves the others to go on; with the last one the server ends.
 class Server {
  public:
-  explicit Server(const Config& config);
+  explicit Server(const Config& config, ModelLoader load = LoadServedModel);
   ~Server();
 
   Server(const Server&) = delete;
@@ -69,6 +69,7 @@ class Server {
   void EndWith(int exit_status);
 
   const Config config_;
+  const ModelLoader load_;
   const absl::Time start_ = absl::Now();
   const SystemClock clock_;
   Metrics metrics_;

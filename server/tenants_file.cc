@@ -4,8 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -133,14 +133,14 @@ absl::StatusOr<TenantPolicies> ParseTenants(absl::string_view text) {
 
 absl::StatusOr<TenantPolicies> LoadTenants(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file || text.empty()) {
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) {
     return absl::NotFoundError(absl::StrCat("tenants file ", path, ": cannot be read, or is empty"));
   }
-  if (text.size() > kMaxFileBytes) {
+  if (text.tellp() > static_cast<std::streamoff>(kMaxFileBytes)) {
     return absl::InvalidArgumentError(absl::StrCat("tenants file ", path, ": larger than 16 MiB"));
   }
-  absl::StatusOr<TenantPolicies> policies = ParseTenants(text);
+  absl::StatusOr<TenantPolicies> policies = ParseTenants(text.str());
   if (policies.ok()) return policies;
   return absl::InvalidArgumentError(absl::StrCat("tenants file ", path, ": ", policies.status().message()));
 }
