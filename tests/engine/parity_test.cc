@@ -5,11 +5,15 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "engine/local_engine.h"
 #include "nlohmann/json.hpp"
-#include "scheduler/scheduler.h"
+#include "scheduler/dispatcher.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/replica.h"
 #include "tests/engine/model_runner.h"
 #include "tests/fakes/recording_sink.h"
 
@@ -64,12 +68,16 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
                                .max_num_seqs = std::min(8, budget),
                                .max_num_batched_tokens = budget};
     options.kv_cache_bytes = KvCacheBytes(*config, options, 3 * options.max_model_len);
-    auto engine = OpenLocalEngine(*config, options);
-    ASSERT_TRUE(engine.ok()) << engine.status();
+    auto engines = OpenLocalEngines(*config, options, 1);
+    ASSERT_TRUE(engines.ok()) << engines.status();
     SystemClock clock;
-    Scheduler scheduler((*engine)->limits(), clock);
+    FairQueue queue({}, clock);
+    Dispatcher dispatcher({}, queue, clock);
+    Replica replica(0, std::move(engines->front()), {}, dispatcher, clock);
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const size_t num_cases = golden["cases"].size();
+    auto places =
+        std::get<QueuePlaces>(queue.Reserve("tenant", Priority::kNormal, static_cast<int64_t>(2 * num_cases)));
     for (size_t i = 0; i < 2 * num_cases; ++i) {
       const nlohmann::json& c = golden["cases"][i % num_cases];
       auto request = std::make_unique<Request>();
@@ -81,22 +89,13 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
       request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, options.block_size);
       sinks.push_back(std::make_shared<RecordingSink>());
       request->sink = sinks.back();
-      scheduler.Add(std::move(request));
+      ASSERT_TRUE(queue.Push(places, request));
     }
-    while (scheduler.HasWork() || (*engine)->HasInFlight()) {
-      while ((*engine)->HasRoom()) {
-        Batch batch = scheduler.Schedule();
-        if (batch.empty()) break;
-        (*engine)->Submit(std::move(batch));
-      }
-      const absl::StatusOr<StepResult> result = (*engine)->Collect();
-      ASSERT_TRUE(result.ok()) << result.status();
-      scheduler.Commit(*result);
-      for (const Event& event : scheduler.TakeEvents()) {
-        if (event.token.has_value()) event.sink->Push(*event.token);
-      }
-    }
-    EXPECT_GT(scheduler.stats().num_cached_tokens, 0);
+    queue.Close();
+    replica.Start();
+    replica.Join();
+    EXPECT_TRUE(replica.status().ok()) << replica.status();
+    EXPECT_GT(replica.stats().num_cached_tokens, 0);
     for (size_t i = 0; i < sinks.size(); ++i) {
       const std::vector<int32_t> expected = golden["cases"][i % num_cases]["greedy"];
       EXPECT_EQ(sinks[i]->tokens, expected) << "case " << i << ", budget " << budget;

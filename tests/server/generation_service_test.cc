@@ -361,6 +361,33 @@ TEST(GenerationServiceTest, ARequestGoesOnWhereAReplicaDied) {
   EXPECT_EQ(all.finishes[0].kind, StopKind::kLength);
 }
 
+TEST(GenerationServiceTest, ADeadlineEndsARequestInTheQueue) {
+  FakeServing serving({.start_replica = false});
+  WakeCounter wakes;
+  GenerateRequest request = PromptOf({1}, 5);
+  request.deadline = absl::Now() - absl::Seconds(1);
+  EXPECT_EQ(ErrorCode(serving.service->Generate(request, wakes.Wake()).status()), "timeout");
+  request.deadline = absl::Now() + absl::Milliseconds(20);
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  absl::SleepFor(absl::Milliseconds(25));
+  serving.replicas[0]->Start();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.finishes[0].status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ErrorCode(all.finishes[0].status), "timeout");
+}
+
+TEST(GenerationServiceTest, TellsThatItHasNoRoomBeforeAnythingIsParsed) {
+  FakeServing serving({.max_queued_requests = 1, .start_replica = false});
+  EXPECT_TRUE(serving.service->CheckRoom("a").ok());
+  EXPECT_TRUE(serving.service->CheckRoom("a").ok()) << "asking takes no place";
+  auto generation = serving.service->Generate(PromptOf({1}, 5), [] {});
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  EXPECT_EQ(ErrorCode(serving.service->CheckRoom("a")), "server_overloaded");
+  serving.service->StopAccepting();
+  EXPECT_EQ(ErrorCode(serving.service->CheckRoom("a")), "draining");
+}
+
 TEST(GenerationServiceTest, TheLastReplicasDeathIsAnError) {
   FakeServing serving({.start_replica = false, .steps_to_live = {0}});
   WakeCounter wakes;

@@ -182,6 +182,49 @@ TEST_F(GrpcTest, AsksForAKey) {
   EXPECT_EQ(stub_->GetModel(&context, {}, &model).error_code(), grpc::UNAUTHENTICATED);
 }
 
+TEST_F(GrpcTest, ARequestMayAskForTheTenantsHighestPriorityButNotMore) {
+  Start();
+  v1::GenerateRequest request = Request({1}, 2);
+  for (const v1::Priority priority : {v1::PRIORITY_UNSPECIFIED, v1::PRIORITY_LOW, v1::PRIORITY_NORMAL}) {
+    request.set_priority(priority);
+    EXPECT_TRUE(Generate(request).status.ok()) << priority;
+  }
+  request.set_priority(v1::PRIORITY_HIGH);
+  grpc::ClientContext too_high;
+  const Answer denied = Generate(request, too_high);
+  EXPECT_EQ(denied.status.error_code(), grpc::PERMISSION_DENIED);
+  EXPECT_EQ(denied.code, "forbidden");
+  EXPECT_EQ(TrailingWord(too_high, "weft-error-param"), "priority");
+  request.set_priority(static_cast<v1::Priority>(9));
+  grpc::ClientContext unknown;
+  EXPECT_EQ(Generate(request, unknown).code, "out_of_range");
+  EXPECT_EQ(TrailingWord(unknown, "weft-error-param"), "priority");
+}
+
+TEST_F(GrpcTest, OnlyATrustedGatewayNamesTenantsAndEachHasItsCaps) {
+  TenantPolicies policies;
+  policies.named["limited"].max_tokens_per_minute = 1;
+  serving_.queue.SetPolicies(std::make_shared<const TenantPolicies>(policies));
+  for (const bool trusts : {false, true}) {
+    const Authenticator auth(trusts);
+    Start(&auth);
+    const auto ask = [this](const std::string& tenant, grpc::ClientContext& context) {
+      context.AddMetadata("x-llm-d-inference-fairness-id", tenant);
+      return Generate(Request({1}, 2), context);
+    };
+    grpc::ClientContext first, second, other, wrong;
+    EXPECT_TRUE(ask("limited", first).status.ok());
+    const Answer refused = ask("limited", second);
+    EXPECT_EQ(refused.status.error_code(), trusts ? grpc::RESOURCE_EXHAUSTED : grpc::OK);
+    EXPECT_EQ(refused.code, trusts ? "tenant_rate_limited" : "");
+    EXPECT_EQ(TrailingWord(second, "grpc-retry-pushback-ms").empty(), !trusts);
+    EXPECT_TRUE(ask("another", other).status.ok());
+    EXPECT_EQ(ask("not a name", wrong).code, trusts ? "out_of_range" : "");
+    EXPECT_EQ(TrailingWord(wrong, "weft-error-param"), trusts ? "x-llm-d-inference-fairness-id" : "");
+    server_.reset();  // before who it asks
+  }
+}
+
 TEST_F(GrpcTest, TellsToRetryUntilTheModelIsThereAndWhenItGoes) {
   Start(nullptr, /*attach=*/false);
   EXPECT_EQ(Generate(Request({1}, 2)).code, "not_ready");
