@@ -1,6 +1,5 @@
 #include "server/grpc_generate_call.h"
 
-#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -65,8 +64,9 @@ void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
 }
 
 absl::Status GrpcGenerateCall::Identify() {
-  ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.keys));
-  return CheckLoaded(service_).status();
+  ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.auth));
+  RETURN_IF_ERROR(CheckLoaded(service_).status());
+  return service_->CheckRoom(call_.tenant);
 }
 
 void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
@@ -89,6 +89,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GrpcGenerateCall::Prepare(v1::Genera
   message = v1::GenerateRequest();
   request.request_id = call_.request_id;
   request.tenant = call_.tenant;
+  request.deadline = DeadlineOf(*context_);
   const auto wake = [weak = weak_from_this(), strand = strand_] {
     boost::asio::post(strand, [weak] {
       const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
@@ -167,8 +168,8 @@ void GrpcGenerateCall::OnCancel() {
   is_cancelled_ = true;
   Post([](GrpcGenerateCall& self) {
     if (self.has_ended_) return;  // and the context may be gone
-    const bool late = self.context_->deadline() <= std::chrono::system_clock::now();
-    self.End(late ? ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline has passed")
+    const bool late = DeadlineOf(*self.context_) <= absl::Now();
+    self.End(late ? DeadlinePassed()
                   : ApiError(absl::StatusCode::kCancelled, "request_cancelled", "", "the call was cancelled"));
   });
 }
