@@ -63,9 +63,9 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
                                .max_num_seqs = std::min(8, budget),
                                .max_num_batched_tokens = budget};
     options.kv_cache_bytes = KvCacheBytes(*config, options, 3 * options.max_model_len);
-    auto engine = OpenLocalEngine(*config, options);
+    auto engine = OpenLocalEngines(*config, options, 1);
     ASSERT_TRUE(engine.ok()) << engine.status();
-    HandDrivenReplica replica(*std::move(engine));
+    HandDrivenReplica replica(std::move(engine->front()));
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const size_t num_cases = golden["cases"].size();
     for (size_t i = 0; i < 2 * num_cases; ++i) {
