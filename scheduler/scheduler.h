@@ -92,6 +92,7 @@ class Scheduler {
   CacheChanges TakeCacheChanges() { return pool_.TakeChanges(); }
 
   Stats stats() const;
+  const std::vector<std::unique_ptr<Sequence>>& running() const { return running_; }  // by rank, with those that leave
   // The invariants of DESIGN.md, section 3; aborts the process on a violation. O(blocks + sequences).
   void CheckInvariants() const;
 
