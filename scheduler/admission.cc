@@ -22,7 +22,9 @@ int KnownTokens(const Request& request) {
 Verdict Scheduler::Judge(const Request& request) {
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
-  if (short_of_blocks_ || StepIsFull(request.priority) || request.id == blocked_id_) return Verdict::kBlocked;
+  // With nobody left to grow, nobody's growth is waited for.
+  const bool is_short = short_of_blocks_ && !running_.empty();
+  if (is_short || StepIsFull(request.priority) || request.id == blocked_id_) return Verdict::kBlocked;
   if (MakeRoom(request, NumNeededBlocks(request))) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;
