@@ -71,12 +71,20 @@ bool Scheduler::WaitsForPrefix(const Request& request) const {
          computing_.contains(request.prefix_keys[static_cast<size_t>(num_cached)]);
 }
 
-// Of the blocks that are available; those it takes up from the cache are among them.
+// Of the blocks that are available; those it takes up from the cache are among them. Looks at each block, as taking up
+// does: one may have been evicted before the one that follows it, where two sequences computed the same.
 int Scheduler::NumNeededBlocks(const Request& request) const {
-  const auto begin = request.prefix_keys.begin();
-  const auto held_by_others = std::count_if(begin, begin + NumCachedBlocks(request),
-                                            [this](const PrefixKey& key) { return pool_.IsHeld(key); });
-  return NumBlocks(KnownTokens(request)) - static_cast<int>(held_by_others);
+  const int most = NumShareable(request);
+  int held_by_others = 0;
+  for (int block = 0; block < most; ++block) {
+    const PrefixKey& key = request.prefix_keys[static_cast<size_t>(block)];
+    if (pool_.IsHeld(key)) {
+      ++held_by_others;
+    } else if (!pool_.Has(key)) {
+      break;
+    }
+  }
+  return NumBlocks(KnownTokens(request)) - held_by_others;
 }
 
 // A slot and `num_blocks` blocks are free, and one more block for each that runs, or the newcomer would be preempted at
