@@ -194,6 +194,9 @@ SimEngine::Host::Fate World::Decide(size_t index, const Batch& batch, const std:
     scene_.trace.Note("  row", rows[row]->id, batch.positions[static_cast<size_t>(batch.row_begin[row])],
                       batch.positions[static_cast<size_t>(batch.row_begin[row + 1]) - 1]);
   }
+  for (const BlockUpdate& update : batch.block_updates) {
+    scene_.trace.Note("  block", update.slot, update.index, update.block);
+  }
   if (fault != StepFault::kNone) scene_.trace.Note("  fault", static_cast<int64_t>(fault));
   return {took_us, fault};
 }

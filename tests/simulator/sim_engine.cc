@@ -74,8 +74,8 @@ void SimEngine::TakeBlocks(const Batch& batch) {
     CHECK(row < batch.slots.size(), "a slot's blocks change when it has a row");
     const int first = batch.positions[static_cast<size_t>(batch.row_begin[row])];
     const bool taken_up = update.index * limits_.block_size < first;
-    CHECK(!taken_up || spoilt_at_[static_cast<size_t>(update.block)] <= slot.request->pulled_at ||
-              spoilt_at_[static_cast<size_t>(update.block)] == 0,
+    const uint64_t spoilt_at = spoilt_at_[static_cast<size_t>(update.block)];
+    CHECK(!taken_up || spoilt_at == 0 || slot.request->pulled_at < spoilt_at,
           "nobody takes up a block after a NaN came of it");
   }
 }
