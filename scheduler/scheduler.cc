@@ -248,7 +248,7 @@ bool Scheduler::CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> t
   stats_.num_tokens_computed += chunk.num_tokens;
   stats_.num_tokens_sampled += chunk.samples ? 1 : 0;
   if (std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
-    RegisterBlocks(sequence);
+    if (!had_ended) RegisterBlocks(sequence);  // it may have ended because of what is in them
   } else {
     // What led to this may be in its blocks; whoever takes them up would end so too.
     pool_.Unregister(sequence.blocks.ids());
