@@ -25,7 +25,7 @@ Verdict Scheduler::Judge(const Request& request) {
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
   if (is_short || StepIsFull(request.priority) || request.id == blocked_id_) return Verdict::kBlocked;
-  if (MakeRoom(request, NumNeededBlocks(request))) return Verdict::kTake;
+  if (MakeRoom(request)) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;
 }
@@ -87,16 +87,18 @@ int Scheduler::NumNeededBlocks(const Request& request) const {
   return NumBlocks(KnownTokens(request)) - held_by_others;
 }
 
-// A slot and `num_blocks` blocks are free, and one more block for each that runs, or the newcomer would be preempted at
+// A slot and the blocks it needs are free, and one more block for each that runs, or the newcomer would be preempted at
 // once. If not, those who must give way to it do, if that suffices.
-bool Scheduler::MakeRoom(const Request& request, int num_blocks) {
-  const auto fits = [&] {
-    return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
-  };
-  if (fits()) return true;
+bool Scheduler::MakeRoom(const Request& request) {
+  const int num_blocks = NumNeededBlocks(request);
+  if (HasRoom(num_blocks)) return true;
   for (const auto& [victim, reason] : VictimsFor(request, num_blocks)) Preempt(*victim, reason);
   SweepLeaving();
-  return fits();
+  return HasRoom(NumNeededBlocks(request));  // it may have to hold alone what a victim held too
+}
+
+bool Scheduler::HasRoom(int num_blocks) const {
+  return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
 }
 
 std::vector<std::pair<Sequence*, PreemptionReason>> Scheduler::VictimsFor(const Request& request,

@@ -139,7 +139,8 @@ class Scheduler {
   bool HasSuspect() const;
   bool StepIsFull(Priority priority) const;
   int NumNeededBlocks(const Request& request) const;
-  bool MakeRoom(const Request& request, int num_blocks);
+  bool MakeRoom(const Request& request);
+  bool HasRoom(int num_blocks) const;
   std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);
