@@ -22,9 +22,10 @@ int KnownTokens(const Request& request) {
 Verdict Scheduler::Judge(const Request& request) {
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
+  // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
   if (is_short || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
-  if (MakeRoom(request, NumNeededBlocks(request))) return Verdict::kTake;
+  if (MakeRoom(request)) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;
 }
@@ -72,26 +73,34 @@ bool Scheduler::WaitsForPrefix(const Request& request) const {
          computing_.contains(request.prefix_keys[static_cast<size_t>(num_cached)]);
 }
 
-// Of the blocks that are available; those it takes up from the cache are among them.
+// Of the blocks that are available; those it takes up from the cache are among them. Looks at each block, as taking up
+// does: one may have been evicted before the one that follows it, where two sequences computed the same.
 int Scheduler::NumNeededBlocks(const Request& request) const {
-  int held_by_others = 0;
   const int most = NumShareable(request);
-  for (int block = 0; block < most && pool_.Has(request.prefix_keys[static_cast<size_t>(block)]); ++block) {
-    held_by_others += pool_.IsHeld(request.prefix_keys[static_cast<size_t>(block)]) ? 1 : 0;
+  int held_by_others = 0;
+  for (int block = 0; block < most; ++block) {
+    const PrefixKey& key = request.prefix_keys[static_cast<size_t>(block)];
+    if (pool_.IsHeld(key)) {
+      ++held_by_others;
+    } else if (!pool_.Has(key)) {
+      break;
+    }
   }
   return NumBlocks(KnownTokens(request)) - held_by_others;
 }
 
-// A slot and `num_blocks` blocks are free, and one more block for each that runs, or the newcomer would be preempted at
+// A slot and the blocks it needs are free, and one more block for each that runs, or the newcomer would be preempted at
 // once. If not, those who must give way to it do, if that suffices.
-bool Scheduler::MakeRoom(const Request& request, int num_blocks) {
-  const auto fits = [&] {
-    return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
-  };
-  if (fits()) return true;
+bool Scheduler::MakeRoom(const Request& request) {
+  const int num_blocks = NumNeededBlocks(request);
+  if (HasRoom(num_blocks)) return true;
   for (const auto& [victim, reason] : VictimsFor(request, num_blocks)) Preempt(*victim, reason);
   SweepLeaving();
-  return fits();
+  return HasRoom(NumNeededBlocks(request));  // it may have to hold alone what a victim held too
+}
+
+bool Scheduler::HasRoom(int num_blocks) const {
+  return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
 }
 
 std::vector<std::pair<Sequence*, PreemptionReason>> Scheduler::VictimsFor(const Request& request,

@@ -44,6 +44,7 @@ class Dispatcher {
 
   FairQueue& queue() { return queue_; }
   bool tracks_prefixes() const { return options_.num_replicas > 1; }
+  const PrefixDirectory& directory() const { return directory_; }
 
   struct Pulled {
     std::unique_ptr<Request> request;                // null: nothing to start now

@@ -362,6 +362,11 @@ void FairQueue::WaitForChange(uint64_t version, absl::Time until) {
   mutex_.AwaitWithDeadline(absl::Condition(&changed), until);
 }
 
+uint64_t FairQueue::version() const {
+  absl::MutexLock lock(&mutex_);
+  return version_;
+}
+
 void FairQueue::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;

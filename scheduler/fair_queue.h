@@ -115,6 +115,7 @@ class FairQueue {
 
   // Blocks until something may be pulled that couldn't be at `version`, or the queue may have become empty, or `until`.
   void WaitForChange(uint64_t version, absl::Time until);
+  uint64_t version() const;
 
   // No new work from now on; what waits may still be pulled, and what runs be given back.
   void Close();

@@ -42,6 +42,7 @@ class Replica {
   void Publish();
   bool HasInFlight() const { return engine_->HasInFlight(); }
   bool HasWork() const { return scheduler_.HasWork() || engine_->HasInFlight(); }
+  bool HasNews() const { return dispatcher_.queue().version() != queue_version_; }  // PullWork may find more
   absl::Time look_again() const { return look_again_; }  // when PullWork may find more although nothing changed
   const Scheduler& scheduler() const { return scheduler_; }
 

@@ -92,6 +92,7 @@ class Scheduler {
   CacheChanges TakeCacheChanges() { return pool_.TakeChanges(); }
 
   Stats stats() const;
+  const std::vector<std::unique_ptr<Sequence>>& running() const { return running_; }  // by rank, with those that leave
   // The invariants of DESIGN.md, section 3; aborts the process on a violation. O(blocks + sequences).
   void CheckInvariants() const;
 
@@ -143,7 +144,8 @@ class Scheduler {
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
   int NumNeededBlocks(const Request& request) const;
-  bool MakeRoom(const Request& request, int num_blocks);
+  bool MakeRoom(const Request& request);
+  bool HasRoom(int num_blocks) const;
   std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);

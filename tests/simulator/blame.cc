@@ -1,0 +1,48 @@
+#include "tests/simulator/blame.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+
+namespace weft {
+
+// One that was suspected before is to blame, and the others are not. If there was none, all are suspects from now on.
+// Whoever was in a step of so many that died is not tried again.
+void Blame::OnDeath(const std::vector<SimRequest*>& in_steps) {
+  std::vector<SimRequest*> there;
+  for (SimRequest* request : in_steps) {
+    const bool is_quarantined = request->finish.has_value() && absl::IsInternal(request->finish->status);
+    if (!request->finish.has_value() || is_quarantined) there.push_back(request);  // the others were about to leave
+  }
+  const bool has_suspect =
+      std::any_of(there.begin(), there.end(), [](const SimRequest* request) { return request->IsSuspect(); });
+  for (SimRequest* request : there) {
+    const bool is_to_blame = request->IsSuspect() || ++request->num_deaths >= Dispatcher::kMaxDeaths;
+    CHECK(is_to_blame == request->finish.has_value(), "a suspect is quarantined, and nobody else");
+    if (is_to_blame) quarantined_.push_back(request);
+    if (!has_suspect) request->suspect_until = request->num_tokens;
+  }
+}
+
+void Blame::CheckStep(const std::vector<SimRequest*>& rows) {
+  const auto num_suspects = std::count_if(rows.begin(), rows.end(), [](const auto* row) { return row->IsSuspect(); });
+  CHECK(num_suspects <= 1, "no two suspects share a step");
+}
+
+void Blame::CheckErrors() {
+  for (const Told& told : scene_.told) {
+    const SimRequest& request = *told.request;
+    if (told.what != Told::What::kFinish || request.finish->reason != FinishReason::kError) continue;
+    const absl::Status& status = request.finish->status;
+    if (absl::IsDeadlineExceeded(status)) continue;
+    if (absl::IsUnavailable(status)) {
+      CHECK(scene_.failed, "only when no replica is left");
+      continue;
+    }
+    const bool is_quarantined = std::find(quarantined_.begin(), quarantined_.end(), &request) != quarantined_.end();
+    CHECK(absl::IsInternal(status) && (is_quarantined || request.NanIsNext()), "an error has a reason");
+  }
+  quarantined_.clear();
+}
+
+}  // namespace weft

@@ -1,0 +1,72 @@
+// Keeps its own books of what each tenant was served and granted, and compares them with the queue's.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "tests/simulator/scene.h"
+
+namespace weft {
+
+class Ledger {
+ public:
+  explicit Ledger(Scene& scene) : scene_(scene), tenants_(static_cast<size_t>(scene.plan.clients.num_tenants)) {}
+
+  // What Reserve answered.
+  void OnReserve(int tenant, int64_t count, const std::variant<QueuePlaces, Refusal>& answer);
+  void OnReturn(int tenant, int64_t count);  // of places
+  void OnTimeToFirstToken(int tenant);       // CheckTimeToFirstToken was called
+
+  // Around a push.
+  void BeforePush(const SimRequest& request);
+  void AfterPush(const SimRequest& request);
+
+  // Before and after each part of an event; what was told in between costs its tenant something. The pulled counters
+  // are Whereabouts'.
+  void Begin();
+  void End(double least_pulled_counter, double most_pulled_counter);
+
+  int64_t num_reserved() const { return num_reserved_; }
+
+ private:
+  struct Tenant {
+    const TenantAccount* account = nullptr;  // null: it may have been forgotten
+    double counter = 0;
+    double price = 0;            // of this part of the event
+    double cost = 0;             // the same without what was given back
+    int64_t num_running = 0;     // before this part
+    int num_left = 0;            // of its running requests, in this part
+    bool was_held_back = false;  // before this part, by its cap, with something waiting
+    double least_of_others = 0;  // before this part
+    int64_t num_reserved = 0;
+    double service = 0;  // over weight, from the beginning
+    // A token bucket.
+    double level = 0;
+    bool is_filled = false;
+    absl::Time filled_at;
+  };
+
+  Tenant& Of(const SimRequest& request) { return tenants_[static_cast<size_t>(request.tenant)]; }
+  bool ForgetsTenants() const { return tenants_.size() > 60; }
+  void Refill(int tenant);
+  double LeastOfOthers(const TenantAccount* account) const;
+  void AddPrices();
+  void CheckCounter(int index, Tenant& tenant);
+  void CheckLift(const Tenant& tenant) const;
+  void CheckShares();
+
+  Scene& scene_;
+  std::vector<Tenant> tenants_;
+  int64_t num_reserved_ = 0;
+  double least_pulled_ = 0;  // the counter of who was pulled last lies between these
+  double most_pulled_ = 0;
+  double least_before_push_ = 0;
+  double counter_before_push_ = 0;
+  bool had_none_waiting_ = false;
+  // [num_tenants, num_tenants] of two tenants that want more: how far apart their service was when they began to.
+  std::vector<double> gaps_;
+  std::vector<bool> both_want_;
+};
+
+}  // namespace weft

@@ -1,0 +1,43 @@
+// A TokenSink that knows what it must be told, ends the process when it is told anything else, and passes it on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "scheduler/request.h"
+#include "tests/simulator/sim_clock.h"
+#include "tests/simulator/sim_request.h"
+
+namespace weft {
+
+// What sinks were told since somebody last looked.
+struct Told {
+  enum class What { kStart, kToken, kScore, kFinish };
+  SimRequest* request = nullptr;
+  What what = What::kStart;
+  int64_t value = 0;
+};
+
+class SimSink final : public TokenSink {
+ public:
+  // `reader`, which may be null, gets everything too. All outlive the sink.
+  SimSink(SimRequest& request, const SimClock& clock, std::vector<Told>& told, std::shared_ptr<TokenSink> reader)
+      : request_(request), clock_(clock), told_(told), reader_(std::move(reader)) {}
+
+  void Start(int64_t num_cached_tokens) override;
+  void Push(const SampledToken& token) override;
+  void Finish(const FinishEvent& event) override;
+  bool Cancelled() const override { return request_.cancelled; }
+
+ private:
+  void CheckFinish(const FinishEvent& event) const;
+
+  SimRequest& request_;
+  const SimClock& clock_;
+  std::vector<Told>& told_;
+  const std::shared_ptr<TokenSink> reader_;  // shared with the client
+};
+
+}  // namespace weft

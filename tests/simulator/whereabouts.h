@@ -1,0 +1,55 @@
+// Follows each request from the queue to a replica and back, and checks who goes next, who waits and why.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/replica.h"
+#include "tests/simulator/scene.h"
+
+namespace weft {
+
+class Whereabouts {
+ public:
+  explicit Whereabouts(Scene& scene) : scene_(scene) {}
+
+  // Around a replica's PullWork.
+  void BeforePull();
+  void AfterPull(int replica);
+  // After a replica has told and given back all that it had to.
+  void AfterPublish(int replica, const Scheduler& scheduler);
+  void AfterDeath(int replica);
+  // A replica that waits, and does not know of anything new, has a reason.
+  void CheckIdle(const Replica& replica, bool tracks_prefixes) const;
+  // The queue's counts are those that follow from where everybody is.
+  void CheckCounts() const;
+
+  // Of the tenants whose requests started in the last pulls, the least and the most counter just before.
+  double least_pulled_counter() const { return least_pulled_counter_; }
+  double most_pulled_counter() const { return most_pulled_counter_; }
+
+ private:
+  struct Line {  // what waits of a tenant, and what it may do
+    int tenant = 0;
+    const TenantAccount* account = nullptr;
+    double counter = 0;
+    double weight = 1;
+    int64_t num_running = 0;
+    int64_t max_running = 0;
+    std::array<std::vector<SimRequest*>, kNumPriorities> waiting;  // by class, then by id
+  };
+  enum class Look { kTook, kNothing, kBlocked };
+
+  void CheckOrder(size_t num_pulled);
+  Look LookAt(Line& line, std::vector<SimRequest*>& waiting);
+  Look LookAt(Priority priority);
+
+  Scene& scene_;
+  std::vector<Line> lines_;  // as of BeforePull
+  double least_pulled_counter_ = 0;
+  double most_pulled_counter_ = 0;
+};
+
+}  // namespace weft
