@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -41,6 +40,11 @@ struct Event {
   std::variant<Started, SampledToken, FinishEvent> what;
 };
 
+struct Victim {
+  Sequence* sequence = nullptr;
+  PreemptionReason reason = PreemptionReason::kBlocks;
+};
+
 // InvalidArgument when the request could not run even with the engine to itself.
 absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const EngineLimits& limits);
 
@@ -59,7 +63,7 @@ class Scheduler {
   Scheduler(const EngineLimits& limits, const SchedulerOptions& options, const Clock& clock);
 
   // Whether the request can start at the next step. Where the answer is no only because of those who must give way to
-  // it (a lower class; or a tenant's second and further sequences, when its own tenant runs none), they are preempted,
+  // it (a lower class; or a tenant that runs more for its weight than the request's would with it), they are preempted,
   // and it can start when their steps have ended. Requires CheckFits. Called under the fair queue's lock.
   Verdict Judge(const Request& request);
   // Requires that Judge has just said kTake.
@@ -146,7 +150,7 @@ class Scheduler {
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request);
   bool HasRoom(int num_blocks) const;
-  std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
+  std::vector<Victim> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);
   void ForgetComputing(const Sequence& sequence);

@@ -126,7 +126,9 @@ TEST(ReplicaTest, WhatADeadReplicaRanGoesOnElsewhere) {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int64_t id = 0; id < 50; ++id) sinks.push_back(Push(group.queue, id, 20));
   group.engines[0]->DieAfter(7, absl::UnavailableError("device lost"));
-  group.Start();
+  group.replicas[0]->Start();
+  group.replicas[0]->Join();
+  group.replicas[1]->Start();
   group.Finish();
   EXPECT_EQ(group.replicas[0]->status().message(), "device lost");
   EXPECT_TRUE(group.replicas[1]->status().ok());
