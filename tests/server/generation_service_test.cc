@@ -370,7 +370,7 @@ TEST(GenerationServiceTest, ADeadlineEndsARequestInTheQueue) {
   request.deadline = absl::Now() + absl::Milliseconds(20);
   auto generation = serving.service->Generate(request, wakes.Wake());
   ASSERT_TRUE(generation.ok()) << generation.status();
-  absl::SleepFor(absl::Milliseconds(25));
+  absl::SleepFor(request.deadline - absl::Now());
   serving.replicas[0]->Start();
   const Collected all = Collect(**generation, wakes);
   EXPECT_EQ(all.finishes[0].status.code(), absl::StatusCode::kDeadlineExceeded);
