@@ -148,11 +148,12 @@ absl::StatusOr<GenerationService::Admission> GenerationService::BeginAdmission()
   return Admission(*this);
 }
 
-absl::Status GenerationService::CheckRoom(const std::string& tenant) {
+absl::StatusOr<QueuePlaces> GenerationService::HoldPlace(const std::string& tenant) {
   if (!accepting()) return Draining();
-  const auto reserved = queue_.Reserve(tenant, Priority::kHigh, 1);  // given back at once
-  const auto* refusal = std::get_if<Refusal>(&reserved);
-  return refusal == nullptr ? absl::OkStatus() : RefusedBecause(*refusal);
+  // Of the class that waits the least: what the request will ask for isn't known yet.
+  std::variant<QueuePlaces, Refusal> reserved = queue_.Reserve(tenant, Priority::kHigh, 1);
+  if (const auto* refusal = std::get_if<Refusal>(&reserved)) return RefusedBecause(*refusal);
+  return std::get<QueuePlaces>(std::move(reserved));
 }
 
 absl::StatusOr<Priority> GenerationService::PriorityOf(const GenerateRequest& request) const {

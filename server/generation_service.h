@@ -63,14 +63,14 @@ class GenerationService {
   GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts);
   ~GenerationService();  // requires that no Generation lives
 
-  // Whether this tenant's request would be refused whatever it says: front ends ask before they parse, so that a full
-  // server says so at once. Errors: 429, 503.
-  absl::Status CheckRoom(const std::string& tenant);
+  // A place for a request that waits to be parsed, to be given back right before Generate: where there is none, the
+  // request would be refused whatever it says, and is told so at once. Errors: 429, 503.
+  absl::StatusOr<QueuePlaces> HoldPlace(const std::string& tenant);
 
   // Admission is decided here, before any byte of an answer: errors are ApiErrors (400, 403, 404, 413, 429, 503, 504).
-  // `wake` is
-  // called, from any thread, when Take() has something new after it gave nothing; it must only post. It may be called
-  // before this returns, and is never called once the Generation is destroyed. Costs time linear in the prompt.
+  // `wake` is called, from any thread, when Take() has something new after it gave nothing; it must only post. It may
+  // be called before this returns, and is never called once the Generation is destroyed. Costs time linear in the
+  // prompt.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerateRequest request, std::function<void()> wake);
 
   // As Generate would, and with its bound on bytes: a text that can't fit the context is refused, not tokenized.

@@ -66,7 +66,9 @@ void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
 absl::Status GrpcGenerateCall::Identify() {
   ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.auth));
   RETURN_IF_ERROR(CheckLoaded(service_).status());
-  return service_->CheckRoom(call_.tenant);
+  ASSIGN_OR_RETURN(QueuePlaces place, service_->HoldPlace(call_.tenant));
+  place_.emplace(std::move(place));
+  return absl::OkStatus();
 }
 
 void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
@@ -84,6 +86,7 @@ void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
 }
 
 absl::StatusOr<std::unique_ptr<Generation>> GrpcGenerateCall::Prepare(v1::GenerateRequest message) {
+  place_.reset();
   if (is_cancelled_) return absl::CancelledError("the call was cancelled while it waited");
   ASSIGN_OR_RETURN(GenerateRequest request, FromProto(message));
   message = v1::GenerateRequest();
@@ -183,6 +186,7 @@ void GrpcGenerateCall::End(const absl::Status& status) {
   write_timer_.cancel();
   if (generation_ != nullptr) call_.usage = generation_->usage();
   generation_.reset();  // cancels what still runs
+  place_.reset();
   ready_.clear();
   Finish(FinishCall(status, call_, *context_, parts_.deps.metrics));
 }

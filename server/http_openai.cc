@@ -148,9 +148,9 @@ asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAi
   co_await exchange.EndStream();
 }
 
-absl::Status CheckRoom(HttpExchange& exchange) {
+absl::StatusOr<QueuePlaces> HoldPlace(HttpExchange& exchange) {
   ASSIGN_OR_RETURN(GenerationService * service, ReadyService(exchange.context()));
-  return service->CheckRoom(exchange.tenant());
+  return service->HoldPlace(exchange.tenant());
 }
 
 asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
@@ -159,15 +159,18 @@ asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
     co_await exchange.Refuse(deadline.status());
     co_return;
   }
-  if (const absl::Status room = CheckRoom(exchange); !room.ok()) {
-    co_await exchange.Refuse(room);
+  absl::StatusOr<QueuePlaces> held = HoldPlace(exchange);
+  if (!held.ok()) {
+    co_await exchange.Refuse(held.status());
     co_return;
   }
+  std::optional<QueuePlaces> place(*std::move(held));
   GenerateRequest identity;
   identity.request_id = exchange.request_id();
   identity.tenant = exchange.tenant();
   identity.deadline = *deadline;
   std::function<absl::StatusOr<OpenAiJob>(GenerationService&)> start = [&](GenerationService& service) {
+    place.reset();
     return OpenAiJob::Start(service, api, exchange.request().body, identity, exchange.channel().Waker());
   };
   absl::StatusOr<OpenAiJob> job =

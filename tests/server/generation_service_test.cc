@@ -370,22 +370,25 @@ TEST(GenerationServiceTest, ADeadlineEndsARequestInTheQueue) {
   request.deadline = absl::Now() + absl::Milliseconds(20);
   auto generation = serving.service->Generate(request, wakes.Wake());
   ASSERT_TRUE(generation.ok()) << generation.status();
-  absl::SleepFor(absl::Milliseconds(25));
+  absl::SleepFor(request.deadline - absl::Now());
   serving.replicas[0]->Start();
   const Collected all = Collect(**generation, wakes);
   EXPECT_EQ(all.finishes[0].status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ErrorCode(all.finishes[0].status), "timeout");
 }
 
-TEST(GenerationServiceTest, TellsThatItHasNoRoomBeforeAnythingIsParsed) {
+TEST(GenerationServiceTest, HoldsPlacesForThoseWhoWaitToBeParsed) {
   FakeServing serving({.max_queued_requests = 1, .start_replica = false});
-  EXPECT_TRUE(serving.service->CheckRoom("a").ok());
-  EXPECT_TRUE(serving.service->CheckRoom("a").ok()) << "asking takes no place";
+  {
+    const absl::StatusOr<QueuePlaces> place = serving.service->HoldPlace("a");
+    EXPECT_TRUE(place.ok()) << place.status();
+    EXPECT_EQ(ErrorCode(serving.service->HoldPlace("b").status()), "server_overloaded");
+  }
   auto generation = serving.service->Generate(PromptOf({1}, 5), [] {});
   ASSERT_TRUE(generation.ok()) << generation.status();
-  EXPECT_EQ(ErrorCode(serving.service->CheckRoom("a")), "server_overloaded");
+  EXPECT_EQ(ErrorCode(serving.service->HoldPlace("a").status()), "server_overloaded");
   serving.service->StopAccepting();
-  EXPECT_EQ(ErrorCode(serving.service->CheckRoom("a")), "draining");
+  EXPECT_EQ(ErrorCode(serving.service->HoldPlace("a").status()), "draining");
 }
 
 TEST(GenerationServiceTest, TheLastReplicasDeathIsAnError) {
