@@ -113,7 +113,6 @@ void Whereabouts::AfterPublish(int replica, const Scheduler& scheduler) {
     if (request->where != replica || request->finish.has_value()) continue;
     if (std::find(here.begin(), here.end(), request->raw) == here.end()) {
       request->where = SimRequest::kWaiting;
-      request->waits_since_us = scene_.clock.now_us();
       scene_.trace.Note("preempted", request->id, replica);
     }
     if (request->cancelled) {
@@ -126,11 +125,10 @@ void Whereabouts::AfterDeath(int replica) {
   for (SimRequest* request : scene_.live) {
     if (request->where != replica || request->finish.has_value()) continue;
     request->where = SimRequest::kWaiting;
-    request->waits_since_us = scene_.clock.now_us();
   }
 }
 
-void Whereabouts::CheckIdle(const Replica& replica, bool tracks_prefixes) const {
+void Whereabouts::CheckIdle(const Replica& replica, int64_t looked_us, bool tracks_prefixes) const {
   const absl::Time now = scene_.clock.Now();
   if (now >= replica.look_again()) return;  // it is about to
   for (const SimRequest* request : scene_.live) {
@@ -138,9 +136,10 @@ void Whereabouts::CheckIdle(const Replica& replica, bool tracks_prefixes) const 
     if (request->raw->account->num_running >= scene_.PolicyOf(request->tenant).max_running) continue;
     const absl::Duration most = scene_.plan.dispatcher.max_affinity_wait;
     const absl::Time queued_at = request->raw->queued_at;
-    const bool may_wait =
-        (queued_at <= now && now < queued_at + most) ||
-        absl::Microseconds(scene_.clock.now_us() - request->waits_since_us) < most;  // the clock jumped
+    // Where the clock jumps, it looks again after as long as it thought when it looked last.
+    const bool may_wait = scene_.plan.num_clock_jumps > 0
+                              ? absl::Microseconds(scene_.clock.now_us() - looked_us) <= most
+                              : queued_at <= now && now < queued_at + most;
     CHECK(may_wait && tracks_prefixes && !request->raw->prefix_keys.empty(),
           "no replica idles while something waits that it could start");
   }
