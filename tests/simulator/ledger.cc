@@ -122,7 +122,8 @@ void Ledger::Begin() {
   for (Tenant& tenant : tenants_) tenant.price = tenant.cost = 0;
   for (Tenant& tenant : tenants_) {
     tenant.num_left = 0;
-    tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun() && tenant.account->num_waiting > 0;
+    tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
+    tenant.had_waiting = tenant.account != nullptr && tenant.account->num_waiting > 0;
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
     if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account);
   }
@@ -198,7 +199,7 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
 void Ledger::CheckLift(const Tenant& tenant) const {
   const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account));
-  if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
+  if (!tenant.was_held_back || !tenant.had_waiting || tenant.account->num_running != tenant.num_running - 1) return;
   if (tenant.least_of_others == kNone) return;
   CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");
 }

@@ -39,7 +39,8 @@ class Ledger {
     int64_t num_running = 0;     // before this part
     int num_left = 0;            // of its running requests, in this part
     bool left_at_end = false;    // the last of them, having all its tokens
-    bool was_held_back = false;  // before this part, by its cap, with something waiting
+    bool was_held_back = false;  // before this part, by its cap
+    bool had_waiting = false;
     double least_of_others = 0;  // before this part
     int64_t num_reserved = 0;
     double service = 0;  // over weight, from the beginning
