@@ -32,7 +32,7 @@ absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEng
   const int64_t needed = KvCacheBytes(config, options, options.max_model_len) / block_bytes;
   if (num_blocks < needed) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "kv-cache-memory: ", options.kv_cache_bytes, " bytes are ", num_blocks, " blocks of ", block_bytes,
+        "kv-cache-memory: ", options.kv_cache_bytes, " bytes a replica are ", num_blocks, " blocks of ", block_bytes,
         " bytes, fewer than the ", needed, " that one sequence of max-model-len ", options.max_model_len, " needs"));
   }
   return EngineLimits{.max_model_len = options.max_model_len,
@@ -41,6 +41,14 @@ absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const LocalEng
                       .max_num_seqs = options.max_num_seqs,
                       .max_num_batched_tokens = options.max_num_batched_tokens,
                       .vocab_size = config.vocab_size};
+}
+
+// By all threads of the device, whose memory outlives its backend.
+absl::StatusOr<std::shared_ptr<const ModelWeights>> LoadSharedWeights(const ModelConfig& config,
+                                                                      const LocalEngineOptions& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, OpenDevice(options.device));
+  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options.model_dir, config, options.weights, *backend));
+  return std::make_shared<const ModelWeights>(std::move(weights));
 }
 
 class LocalEngine final : public Engine {
@@ -88,17 +96,23 @@ int64_t KvCacheBytes(const ModelConfig& config, const LocalEngineOptions& option
   return num_blocks * KvCache::BlockBytes(config, options.block_size, KvDType(config, options));
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> OpenLocalEngine(const ModelConfig& config, const LocalEngineOptions& options) {
+absl::StatusOr<std::vector<std::unique_ptr<Engine>>> OpenLocalEngines(const ModelConfig& config,
+                                                                      const LocalEngineOptions& options, int count) {
   ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, options));
-  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(options.device));
-  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options.model_dir, config, options.weights, *backend));
-  ASSIGN_OR_RETURN(Model model, Model::Create(config, std::move(weights), limits, *backend));
-  const KvCache::Options kv_options{limits.num_blocks, limits.block_size, KvDType(config, options)};
-  ASSIGN_OR_RETURN(KvCache kv_cache, KvCache::Allocate(config, kv_options, *backend));
-  ASSIGN_OR_RETURN(StepInput input, StepInput::Allocate(limits, *backend));
-  WorkerParts parts{*backend, std::move(model), std::move(kv_cache), std::move(input),
-                    Sampler(limits.max_num_seqs, *backend)};
-  return std::make_unique<LocalEngine>(limits, std::move(backend), std::move(parts));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelWeights> weights, LoadSharedWeights(config, options));
+  std::vector<std::unique_ptr<Engine>> engines;
+  for (int i = 0; i < count; ++i) {
+    const DeviceOptions share{options.device.kind, std::max(1, NumThreads(options.device) / count)};
+    ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(share));
+    ASSIGN_OR_RETURN(Model model, Model::Create(config, weights, limits, *backend));
+    const KvCache::Options kv_options{limits.num_blocks, limits.block_size, KvDType(config, options)};
+    ASSIGN_OR_RETURN(KvCache kv_cache, KvCache::Allocate(config, kv_options, *backend));
+    ASSIGN_OR_RETURN(StepInput input, StepInput::Allocate(limits, *backend));
+    WorkerParts parts{*backend, std::move(model), std::move(kv_cache), std::move(input),
+                      Sampler(limits.max_num_seqs, *backend)};
+    engines.push_back(std::make_unique<LocalEngine>(limits, std::move(backend), std::move(parts)));
+  }
+  return engines;
 }
 
 }  // namespace weft

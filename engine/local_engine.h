@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
@@ -27,8 +28,11 @@ struct LocalEngineOptions {
 // Bytes of a KV cache for `num_tokens` tokens, in whole blocks, with the KV dtype that `options` lead to.
 int64_t KvCacheBytes(const ModelConfig& config, const LocalEngineOptions& options, int64_t num_tokens);
 
-// Loads the model and starts the worker. Errors: InvalidArgument for a bad model directory or options that contradict
-// each other, ResourceExhausted when memory doesn't suffice.
-absl::StatusOr<std::unique_ptr<Engine>> OpenLocalEngine(const ModelConfig& config, const LocalEngineOptions& options);
+// Loads the model once and starts `count` engines of it, >= 1: data-parallel replicas. They share its weights and
+// divide the device's threads among themselves, one each at least; each has a KV cache of its own, of kv_cache_bytes.
+// Errors: InvalidArgument for a bad model directory or options that contradict each other, ResourceExhausted when
+// memory doesn't suffice.
+absl::StatusOr<std::vector<std::unique_ptr<Engine>>> OpenLocalEngines(const ModelConfig& config,
+                                                                      const LocalEngineOptions& options, int count);
 
 }  // namespace weft

@@ -9,14 +9,14 @@
 
 namespace weft {
 
-Model::Model(const ModelConfig& config, ModelWeights weights, Backend& backend)
+Model::Model(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights, Backend& backend)
     : config_(config),
       weights_(std::move(weights)),
       backend_(&backend),
       heads_{config.num_heads, config.num_kv_heads, config.head_dim} {}
 
-absl::StatusOr<Model> Model::Create(const ModelConfig& config, ModelWeights weights, const EngineLimits& limits,
-                                    Backend& backend) {
+absl::StatusOr<Model> Model::Create(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights,
+                                    const EngineLimits& limits, Backend& backend) {
   Model model(config, std::move(weights), backend);
   const auto allocate = [&backend](int64_t rows, int64_t cols) {
     return backend.Allocate(static_cast<size_t>(rows * cols) * sizeof(float));
@@ -44,17 +44,17 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, ModelWeights weig
 
 Tensor Model::Embed(const StepInput& input) {
   const Tensor hidden = View(hidden_, input.num_tokens(), config_.hidden_size);
-  backend_->Embed(input.token_ids(), weights_.embedding, hidden);
+  backend_->Embed(input.token_ids(), weights_->embedding, hidden);
   return hidden;
 }
 
 Tensor Model::RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache) {
   const Tensor normed = View(normed_, hidden.rows, hidden.cols);
-  backend_->RmsNorm(hidden, weights_.layers[0].input_norm.As<float>(), config_.rms_norm_eps, normed);
+  backend_->RmsNorm(hidden, weights_->layers[0].input_norm.As<float>(), config_.rms_norm_eps, normed);
   for (int i = 0; i < config_.num_layers; ++i) {
-    const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+    const LayerWeights& layer = weights_->layers[static_cast<size_t>(i)];
     const bool last = i + 1 == config_.num_layers;
-    const Buffer& next_norm = last ? weights_.final_norm : weights_.layers[static_cast<size_t>(i) + 1].input_norm;
+    const Buffer& next_norm = last ? weights_->final_norm : weights_->layers[static_cast<size_t>(i) + 1].input_norm;
     const Tensor attended = Attention(input, i, normed, kv_cache.Layer(i));
     backend_->AddRmsNorm(hidden, attended, layer.post_norm.As<float>(), config_.rms_norm_eps, normed);
     const Tensor transformed = Mlp(i, normed);
@@ -64,7 +64,7 @@ Tensor Model::RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv
 }
 
 Tensor Model::Attention(const StepInput& input, int layer, Tensor normed, const KvView& kv) {
-  const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& weights = weights_->layers[static_cast<size_t>(layer)];
   const Tensor qkv = View(qkv_, normed.rows, weights.qkv.out_features);
   backend_->Linear(normed, weights.qkv, qkv);
   const QkNorm norm{weights.q_norm.As<float>(), weights.k_norm.As<float>(), config_.rms_norm_eps};
@@ -80,7 +80,7 @@ Tensor Model::Attention(const StepInput& input, int layer, Tensor normed, const 
 }
 
 Tensor Model::Mlp(int layer, Tensor normed) {
-  const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  const LayerWeights& weights = weights_->layers[static_cast<size_t>(layer)];
   const Tensor gate_up = View(gate_up_, normed.rows, weights.gate_up.out_features);
   const Tensor gated = View(gated_, normed.rows, weights.down.in_features);
   const Tensor delta = View(delta_, normed.rows, normed.cols);
@@ -94,7 +94,7 @@ Tensor Model::Logits(const StepInput& input, Tensor hidden) {
   const Tensor sampled = View(sampled_, input.num_samples(), config_.hidden_size);
   const Tensor logits = View(logits_, input.num_samples(), config_.vocab_size);
   backend_->GatherRows(hidden, input.sampled_tokens(), sampled);
-  backend_->Linear(sampled, weights_.output_head(), logits);
+  backend_->Linear(sampled, weights_->output_head(), logits);
   return logits;
 }
 

@@ -1,6 +1,8 @@
 // The decoder forward pass, written once in Backend ops. Families differ by the fields of ModelConfig.
 #pragma once
 
+#include <memory>
+
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/kv_cache.h"
@@ -16,16 +18,17 @@ namespace weft {
 // Owned by a Worker, used by its thread only; nothing is allocated after Create.
 class Model {
  public:
-  // Allocates the activations of the largest step. Errors: ResourceExhausted.
-  static absl::StatusOr<Model> Create(const ModelConfig& config, ModelWeights weights, const EngineLimits& limits,
-                                      Backend& backend);
+  // Allocates the activations of the largest step. Errors: ResourceExhausted. The weights are shared by the models of
+  // data-parallel replicas on one device's memory, and only read.
+  static absl::StatusOr<Model> Create(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights,
+                                      const EngineLimits& limits, Backend& backend);
 
   Tensor Embed(const StepInput& input);                                              // [T, H]
   Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);  // [T, H], after the final norm
   Tensor Logits(const StepInput& input, Tensor hidden);                              // [R, vocab]
 
  private:
-  Model(const ModelConfig& config, ModelWeights weights, Backend& backend);
+  Model(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights, Backend& backend);
 
   Tensor Attention(const StepInput& input, int layer, Tensor normed, const KvView& kv);  // [T, H]
   Tensor Mlp(int layer, Tensor normed);                                                  // [T, H]
@@ -34,7 +37,7 @@ class Model {
   }
 
   ModelConfig config_;
-  ModelWeights weights_;
+  std::shared_ptr<const ModelWeights> weights_;  // see Create
   Backend* backend_;
   AttentionHeads heads_;
   RotaryTable rotary_;

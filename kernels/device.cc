@@ -5,6 +5,10 @@
 
 namespace weft {
 
+int NumThreads(const DeviceOptions& options) {
+  return options.num_threads > 0 ? options.num_threads : cpu::NumUsableCpus();
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options) {
   constexpr int kMaxThreads = 1024;
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
@@ -12,10 +16,8 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
         absl::StrCat("num_threads is ", options.num_threads, ", not in 0 .. ", kMaxThreads));
   }
   switch (options.kind) {
-    case DeviceKind::kCpu: {
-      const int threads = options.num_threads > 0 ? options.num_threads : cpu::NumUsableCpus();
-      return std::make_unique<cpu::CpuBackend>(threads);
-    }
+    case DeviceKind::kCpu:
+      return std::make_unique<cpu::CpuBackend>(NumThreads(options));
   }
   return absl::InvalidArgumentError("unknown device kind");
 }

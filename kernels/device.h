@@ -15,6 +15,9 @@ struct DeviceOptions {
   int num_threads = 0;  // of the CPU backend, the calling thread included; 0: one a core this process may use
 };
 
+// The threads that `options` come to.
+int NumThreads(const DeviceOptions& options);
+
 // One backend, ready for ops. Errors: InvalidArgument for options the device can't have.
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options);
 

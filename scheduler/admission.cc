@@ -1,6 +1,8 @@
 // The part of Scheduler that says who may start, what a newcomer can take up, and who gives way to it.
 #include <algorithm>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
@@ -17,6 +19,75 @@ int KnownTokens(const Request& request) {
   return static_cast<int>(request.prompt.size() + request.progress.output.size());
 }
 
+// Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
+class VictimSearch {
+ public:
+  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks)
+      : running_(running), newcomer_(newcomer), missing_blocks_(num_blocks) {
+    for (const auto& sequence : running_) {
+      if (sequence->leaving != Sequence::Leaving::kNo) AddRoom(1, sequence->blocks.size());
+    }
+  }
+
+  void AddRoom(int slots, int blocks) {
+    slots_ += slots;
+    missing_blocks_ -= blocks;
+  }
+
+  // The last in rank first.
+  void TakeFromLowerClasses() {
+    for (auto it = running_.rbegin(); it != running_.rend() && !IsEnough(); ++it) {
+      if (Stays(**it) && (*it)->request->priority < newcomer_.priority) Take(**it, PreemptionReason::kPriority);
+    }
+  }
+
+  // From the tenant of this class that runs the most for its weight, its newest, as long as it then still runs as much
+  // for its weight as the newcomer's: so tenants come closer to equal rows, and none takes back what it gave.
+  void TakeFromRicherTenants() {
+    if (newcomer_.account == nullptr) return;
+    while (!IsEnough()) {
+      Sequence* victim = nullptr;
+      for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
+        if (!Stays(**it) || (*it)->request->priority != newcomer_.priority || !IsRicher(*(*it)->request)) continue;
+        if (victim == nullptr || RowsOf(*(*it)->request, 0) > RowsOf(*victim->request, 0)) victim = it->get();
+      }
+      if (victim == nullptr) return;
+      Take(*victim, PreemptionReason::kFairness);
+    }
+  }
+
+  std::vector<Victim> TakeVictims() { return IsEnough() ? std::move(victims_) : std::vector<Victim>(); }
+
+ private:
+  bool IsEnough() const { return slots_ > 0 && missing_blocks_ <= 0; }
+  bool Stays(const Sequence& sequence) const {
+    return sequence.leaving == Sequence::Leaving::kNo &&
+           std::none_of(victims_.begin(), victims_.end(), [&](const Victim& v) { return v.sequence == &sequence; });
+  }
+
+  // On all replicas, for its tenant's weight, with `more` than now.
+  double RowsOf(const Request& request, int more) const {
+    const auto taken = std::count_if(victims_.begin(), victims_.end(), [&](const Victim& victim) {
+      return victim.sequence->request->account == request.account;
+    });
+    return static_cast<double>(request.account->num_running - taken + more) / request.account->policy.weight;
+  }
+  bool IsRicher(const Request& request) const {
+    return request.account != newcomer_.account && RowsOf(request, -1) >= RowsOf(newcomer_, 1);
+  }
+
+  void Take(Sequence& victim, PreemptionReason reason) {
+    AddRoom(1, victim.blocks.size() + 1);
+    victims_.push_back({&victim, reason});
+  }
+
+  const std::vector<std::unique_ptr<Sequence>>& running_;
+  const Request& newcomer_;
+  int slots_ = 0;
+  int missing_blocks_;
+  std::vector<Victim> victims_;
+};
+
 }  // namespace
 
 Verdict Scheduler::Judge(const Request& request) {
@@ -24,7 +95,7 @@ Verdict Scheduler::Judge(const Request& request) {
   if (WaitsForPrefix(request)) return Verdict::kPass;
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
-  if (is_short || StepIsFull(request.priority) || request.id == blocked_id_) return Verdict::kBlocked;
+  if (is_short || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
   if (MakeRoom(request)) return Verdict::kTake;
   blocked_id_ = request.id;
   return Verdict::kBlocked;
@@ -35,13 +106,14 @@ bool Scheduler::HasSuspect() const {
                      [](const auto& s) { return s->request->progress.suspect_until.has_value(); });
 }
 
-// Lower classes don't count: they get what the others leave.
-bool Scheduler::StepIsFull(Priority priority) const {
+// Lower classes don't count: they get what the others leave. A tenant that runs nothing has its part in any case.
+bool Scheduler::StepIsFull(const Request& newcomer) const {
+  if (newcomer.account != nullptr && newcomer.account->num_running == 0) return false;
   const int most = limits_.max_num_batched_tokens;
   const int share = std::clamp(most / 8, 1, kPromptShare);
   int promised = 0;
   for (const auto& sequence : running_) {
-    if (sequence->leaving != Sequence::Leaving::kNo || sequence->request->priority < priority) continue;
+    if (sequence->leaving != Sequence::Leaving::kNo || sequence->request->priority < newcomer.priority) continue;
     promised += std::min(share, sequence->num_uncomputed());
   }
   return promised >= most;
@@ -56,7 +128,8 @@ int Scheduler::NumShareable(const Request& request) const {
   return std::min(static_cast<int>(request.prefix_keys.size()), (KnownTokens(request) - 1) / limits_.block_size);
 }
 
-// Blocks are registered in order, so the first that is missing is found by bisection.
+// By bisection, since the end of a prefix is evicted first. Where two computed the same, there may be a hole; then this
+// is a guess.
 int Scheduler::NumCachedBlocks(const Request& request) const {
   const auto begin = request.prefix_keys.begin();
   const auto missing = std::partition_point(begin, begin + NumShareable(request),
@@ -92,7 +165,7 @@ int Scheduler::NumNeededBlocks(const Request& request) const {
 bool Scheduler::MakeRoom(const Request& request) {
   const int num_blocks = NumNeededBlocks(request);
   if (HasRoom(num_blocks)) return true;
-  for (const auto& [victim, reason] : VictimsFor(request, num_blocks)) Preempt(*victim, reason);
+  for (const Victim& victim : VictimsFor(request, num_blocks)) Preempt(*victim.sequence, victim.reason);
   SweepLeaving();
   return HasRoom(NumNeededBlocks(request));  // it may have to hold alone what a victim held too
 }
@@ -101,50 +174,12 @@ bool Scheduler::HasRoom(int num_blocks) const {
   return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
 }
 
-std::vector<std::pair<Sequence*, PreemptionReason>> Scheduler::VictimsFor(const Request& request,
-                                                                          int num_blocks) const {
-  int slots = static_cast<int>(free_slots_.size());
-  int blocks = pool_.num_available() - static_cast<int>(running_.size());
-  absl::flat_hash_map<const TenantAccount*, int> rows;  // of each tenant that keeps its row
-  for (const auto& sequence : running_) {
-    if (sequence->leaving == Sequence::Leaving::kNo) {
-      ++rows[sequence->request->account];
-    } else {
-      ++slots;
-      blocks += sequence->blocks.size();
-    }
-  }
-  const bool tenant_has_none = request.account != nullptr && request.account->num_running == 0;
-  std::vector<std::pair<Sequence*, PreemptionReason>> victims;
-  const auto enough = [&] { return slots > 0 && blocks >= num_blocks; };
-  const auto take = [&](Sequence& victim, PreemptionReason reason) {
-    victims.emplace_back(&victim, reason);
-    --rows[victim.request->account];
-    ++slots;
-    blocks += victim.blocks.size() + 1;
-  };
-  for (auto it = running_.rbegin(); it != running_.rend() && !enough(); ++it) {
-    Sequence& sequence = **it;
-    if (sequence.leaving == Sequence::Leaving::kNo && sequence.request->priority < request.priority) {
-      take(sequence, PreemptionReason::kPriority);
-    }
-  }
-  // A tenant that runs nothing takes from the one that runs the most, as long as that keeps one.
-  while (tenant_has_none && !enough()) {
-    Sequence* victim = nullptr;
-    for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
-      Sequence& sequence = **it;
-      if (sequence.leaving != Sequence::Leaving::kNo || sequence.request->priority != request.priority) continue;
-      const int own = rows[sequence.request->account];
-      const bool taken =
-          std::any_of(victims.begin(), victims.end(), [&](const auto& v) { return v.first == &sequence; });
-      if (taken || own < 2) continue;
-      if (victim == nullptr || own > rows[victim->request->account]) victim = &sequence;
-    }
-    if (victim == nullptr) break;
-    take(*victim, PreemptionReason::kFairness);
-  }
-  return enough() ? victims : std::vector<std::pair<Sequence*, PreemptionReason>>();
+std::vector<Victim> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
+  VictimSearch search(running_, request, num_blocks);
+  search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
+  search.TakeFromLowerClasses();
+  search.TakeFromRicherTenants();
+  return search.TakeVictims();
 }
 
 void Scheduler::TakeUpPrefix(Sequence& sequence) {

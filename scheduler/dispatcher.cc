@@ -3,14 +3,23 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/string_view.h"
+
 namespace weft {
 namespace {
 
-absl::Status QuarantinedError() {
-  return absl::InternalError("replicas died while they ran this request, so it is not tried again");
-}
+constexpr absl::string_view kQuarantinedUrl = "weft/quarantined";
 
 }  // namespace
+
+absl::Status QuarantinedError() {
+  absl::Status status = absl::InternalError("replicas died while they ran this request, so it is not tried again");
+  status.SetPayload(kQuarantinedUrl, absl::Cord());
+  return status;
+}
+
+bool IsQuarantined(const absl::Status& status) { return status.GetPayload(kQuarantinedUrl).has_value(); }
 
 Dispatcher::Dispatcher(const DispatcherOptions& options, FairQueue& queue, const Clock& clock)
     : options_(options), queue_(queue), clock_(clock) {

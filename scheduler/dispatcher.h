@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
 #include "scheduler/fair_queue.h"
@@ -20,6 +21,10 @@ struct DispatcherOptions {
   // A request waits so long at most for a replica that has its prefix, and no longer than computing it would take.
   absl::Duration max_affinity_wait = absl::Milliseconds(200);
 };
+
+// How a request ends that is suspected of killing replicas, see Dispatcher.
+absl::Status QuarantinedError();
+bool IsQuarantined(const absl::Status& status);
 
 // Binds late: a request belongs to no replica before that one can start it, so no replica idles while work waits, but
 // for the bounded moment that a prefix is worth.

@@ -39,7 +39,11 @@ FairQueue::~FairQueue() = default;
 void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   absl::MutexLock lock(&mutex_);
   policies_ = std::move(policies);
-  for (auto& [name, account] : accounts_) account->policy = policies_->For(name);
+  for (auto& [name, account] : accounts_) {
+    const bool was_held_back = !account->MayRun();
+    account->policy = policies_->For(name);
+    if (was_held_back) LiftToOthers(*account);
+  }
   ++version_;
 }
 
@@ -260,7 +264,7 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
       continue;
     }
     std::unique_ptr<Request> request = Remove(account, priority, i);
-    last_pulled_counter_ = account.counter;
+    least_counter_ = account.counter;
     if (!request->progress.charged) Charge(account, PromptPrice(*request));
     request->progress.charged = true;
     ++account.num_running;
@@ -291,17 +295,22 @@ double FairQueue::PromptPrice(const Request& request) const {
   return token_price * static_cast<double>(request.prompt.size());
 }
 
-void FairQueue::Charge(TenantAccount& account, double price) { account.counter += price / account.policy.weight; }
+void FairQueue::Charge(TenantAccount& account, double price) {
+  account.counter += price / account.policy.weight;
+  most_counter_ = std::max(most_counter_, account.counter);
+}
 
 void FairQueue::ChargeCached(TenantAccount& account, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
   Charge(account, (options_.cached_token_price - 1.0) * static_cast<double>(tokens));
 }
 
-void FairQueue::ChargeOutput(TenantAccount& account, int64_t tokens) {
+void FairQueue::ChargeDrawn(absl::Span<TenantAccount* const> accounts) {
   absl::MutexLock lock(&mutex_);
-  Charge(account, options_.output_token_price * static_cast<double>(tokens));
-  account.bucket.Take(tokens);
+  for (TenantAccount* account : accounts) {
+    Charge(*account, options_.output_token_price);
+    account->bucket.Take(1);
+  }
 }
 
 void FairQueue::Leave(TenantAccount& account) {
@@ -310,7 +319,7 @@ void FairQueue::Leave(TenantAccount& account) {
   --account.num_running;
   --num_running_;
   ++version_;
-  if (was_held_back && account.num_waiting > 0) LiftToOthers(account);
+  if (was_held_back) LiftToOthers(account);
 }
 
 void FairQueue::LiftToOthers(TenantAccount& account) {
@@ -320,9 +329,13 @@ void FairQueue::LiftToOthers(TenantAccount& account) {
       if (other != &account && other->MayRun()) least = std::min(least, other->counter);
     }
   }
-  if (least == std::numeric_limits<double>::infinity()) least = last_pulled_counter_;
+  if (least == std::numeric_limits<double>::infinity()) least = IdleCounter();
   account.counter = std::max(account.counter, least);
 }
+
+// Where a tenant starts that finds nobody to compare with. While nobody waits, nobody is served at another's cost, and
+// all are even.
+double FairQueue::IdleCounter() const { return num_waiting_ == 0 ? most_counter_ : least_counter_; }
 
 // Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
 // full.
@@ -332,7 +345,7 @@ void FairQueue::ForgetIdle() {
   absl::erase_if(accounts_, [&](const auto& entry) {
     TenantAccount& account = *entry.second;
     account.bucket.Refill(now, account.policy.max_tokens_per_minute);
-    return account.IsIdle() && account.bucket.IsFull() && account.counter <= last_pulled_counter_;
+    return account.IsIdle() && account.bucket.IsFull() && account.counter <= IdleCounter();
   });
   num_kept_accounts_ = std::max<size_t>(accounts_.size(), kMinAccounts);
 }
@@ -409,6 +422,11 @@ QueueStats FairQueue::stats() const {
   }
   if (most > least) stats.fairness_gap = most - least;
   return stats;
+}
+
+size_t FairQueue::num_accounts() const {
+  absl::MutexLock lock(&mutex_);
+  return accounts_.size();
 }
 
 void FairQueue::CheckInvariants() const {

@@ -106,9 +106,9 @@ class FairQueue {
   void GiveBack(std::unique_ptr<Request> request);
 
   // What a pulled request did.
-  void ChargeCached(TenantAccount& account, int64_t tokens);  // so many of its prompt were not computed
-  void ChargeOutput(TenantAccount& account, int64_t tokens);
-  void Leave(TenantAccount& account);  // it runs no more, and does not come back
+  void ChargeCached(TenantAccount& account, int64_t tokens);    // so many of its prompt were not computed
+  void ChargeDrawn(absl::Span<TenantAccount* const> accounts);  // for each a token drawn
+  void Leave(TenantAccount& account);                           // it runs no more, and does not come back
 
   // Takes a waiting request out and finishes its sink as cancelled. False: it isn't waiting (any more).
   bool Cancel(int64_t request_id);
@@ -126,6 +126,7 @@ class FairQueue {
 
   int size() const { return num_waiting_; }  // takes no lock
   QueueStats stats() const;
+  size_t num_accounts() const;   // of tenants that are remembered
   void CheckInvariants() const;  // aborts the process on a violation; O(requests)
 
   // Replicas tell here how fast they are, and how many of them live.
@@ -158,6 +159,7 @@ class FairQueue {
   Offer OfferAll(Judge judge, Ended& ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double IdleCounter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double PromptPrice(const Request& request) const;
 
@@ -182,8 +184,9 @@ class FairQueue {
   std::atomic<int> num_waiting_ = 0;  // written under mutex_; read without it, by metrics
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;
-  double last_pulled_counter_ ABSL_GUARDED_BY(mutex_) = 0;  // where a tenant starts when nobody waits
-  uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;            // grows with everything that may let a replica start more
+  double least_counter_ ABSL_GUARDED_BY(mutex_) = 0;  // of the tenant that was last pulled from
+  double most_counter_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;  // grows with everything that may let a replica start more
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // not OK: no replica is left
 };

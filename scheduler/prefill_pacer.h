@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/time/time.h"
 
@@ -10,40 +11,56 @@ namespace weft {
 struct PrefillPacerOptions {
   int max_tokens = 0;                                       // a step
   double max_share = 0.5;                                   // of max_tokens, while others decode
-  absl::Duration max_step_time = absl::InfiniteDuration();  // ... and so that a step takes no longer than this
+  absl::Duration max_step_time = absl::InfiniteDuration();  // ... and so that few steps take longer than this
 };
 
-// A step that takes too long makes the next ones smaller in proportion, because a step's time is about proportional to
-// its prompt tokens, whatever else depends on the context; a step that had time left makes them larger, but by little,
-// since a long step delays everybody. Below kMinTokens it doesn't go: a prompt must come to an end.
+// Guesses what a prompt token costs, and how much that varies, from the steps before, as TCP guesses its round trips
+// (RFC 6298: the mean plus four times the mean deviation): on a steady machine steps come close to the bound, on a
+// noisy one they stay away from it. Grows by little, since a long step delays everybody, and shrinks at once. Below
+// kMinTokens it doesn't go: a prompt must come to an end.
 class PrefillPacer {
  public:
   explicit PrefillPacer(const PrefillPacerOptions& options)
-      : most_(std::max(kMinTokens, static_cast<int>(options.max_share * options.max_tokens))),
-        aimed_at_(kAim * options.max_step_time),
-        max_tokens_(aimed_at_ == absl::InfiniteDuration() ? most_ : std::min(most_, kFirstTokens)) {}
+      : most_(std::max(1, static_cast<int>(options.max_share * options.max_tokens))),
+        bound_(options.max_step_time),
+        max_tokens_(bound_ == absl::InfiniteDuration() ? most_ : std::min(most_, kFirstTokens)) {}
 
   int max_tokens() const { return max_tokens_; }
 
   // What a step took that computed so many prompt tokens while others decoded.
   void Observe(int prompt_tokens, absl::Duration took) {
-    if (aimed_at_ == absl::InfiniteDuration() || prompt_tokens == 0 || took <= absl::ZeroDuration()) return;
-    const double ratio = absl::FDivDuration(aimed_at_, took);
-    const bool was_full = prompt_tokens * 10 >= max_tokens_ * 9;
-    if (ratio >= 1 && !was_full) return;  // says little about a full one
-    const double wanted = static_cast<double>(prompt_tokens) * std::min(ratio, kGrowth);
-    max_tokens_ = std::clamp(static_cast<int>(wanted), std::min(kMinTokens, most_), most_);
+    if (bound_ == absl::InfiniteDuration() || took <= absl::ZeroDuration()) return;
+    if (prompt_tokens * 2 < max_tokens_) return;  // a small rest says little about a full step
+    Learn(absl::ToDoubleSeconds(took) / prompt_tokens);
+    const double fitting = absl::ToDoubleSeconds(bound_) / Estimate();
+    const double wanted = std::min(fitting, kGrowth * max_tokens_);
+    max_tokens_ = static_cast<int>(std::clamp<double>(wanted, std::min(kMinTokens, most_), most_));
   }
 
  private:
   static constexpr int kMinTokens = 16;
   static constexpr int kFirstTokens = 64;  // nothing is known yet
-  static constexpr double kAim = 0.7;      // of the bound: steps of one size take different times
   static constexpr double kGrowth = 1.25;
+  static constexpr double kMostSurprise = 2;  // one step that took forever is no news of the next
+
+  double Estimate() const { return mean_ + 4 * deviation_; }
+
+  void Learn(double seconds_a_token) {
+    if (mean_ == 0) {
+      mean_ = seconds_a_token;
+      deviation_ = mean_ / 4;
+      return;
+    }
+    const double seconds = std::min(seconds_a_token, kMostSurprise * Estimate());
+    deviation_ += (std::abs(seconds - mean_) - deviation_) / 4;
+    mean_ += (seconds - mean_) / 8;
+  }
 
   const int most_;
-  const absl::Duration aimed_at_;
+  const absl::Duration bound_;
   int max_tokens_;
+  double mean_ = 0;  // seconds a prompt token
+  double deviation_ = 0;
 };
 
 }  // namespace weft

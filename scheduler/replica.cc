@@ -104,7 +104,14 @@ void Replica::Die(const absl::Status& status) {
   dispatcher_.GiveBackFromDead(id_, std::move(survivors));
 }
 
+// Charges come first: once a tenant's last request has left, its account may be gone.
 void Replica::Publish() {
+  drawn_.clear();
+  for (const Event& event : scheduler_.events()) {
+    const auto* token = std::get_if<SampledToken>(&event.what);
+    if (token != nullptr && !token->in_prompt) drawn_.push_back(event.request->account);
+  }
+  if (!drawn_.empty()) dispatcher_.queue().ChargeDrawn(drawn_);
   for (const Event& event : scheduler_.events()) Tell(event);
   scheduler_.ClearEvents();
   for (std::unique_ptr<Request>& request : scheduler_.TakePreempted()) {
@@ -125,7 +132,6 @@ void Replica::Tell(const Event& event) {
     request.sink->Start(started->num_cached_tokens);
     if (started->num_cached_tokens > 0) queue.ChargeCached(*request.account, started->num_cached_tokens);
   } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
-    if (!token->in_prompt) queue.ChargeOutput(*request.account, 1);
     request.sink->Push(*token);
   } else {
     queue.Leave(*request.account);

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -59,7 +60,8 @@ class Replica {
   Scheduler scheduler_;
   uint64_t queue_version_ = 0;  // at the last pull
   absl::Time look_again_ = absl::InfiniteFuture();
-  absl::Duration host_time_;  // of the scheduler, since the last step
+  std::vector<TenantAccount*> drawn_;  // of each token that is published; kept for its memory
+  absl::Duration host_time_;           // of the scheduler, since the last step
   FixedHistogram<12> scheduler_seconds_{kHostTimeBounds};
   std::thread thread_;
 

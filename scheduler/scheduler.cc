@@ -90,38 +90,53 @@ void Scheduler::GrowRunning(StepBudget& budget) {
 }
 
 void Scheduler::GrowDecoding(StepBudget& budget) {
-  order_.clear();
+  decoding_.clear();
   for (const auto& sequence : running_) {
-    if (sequence->num_uncomputed() == 1) order_.push_back(sequence.get());
+    if (sequence->num_uncomputed() == 1) decoding_.push_back(sequence.get());
   }
-  for (Sequence* sequence : order_) GrowOne(*sequence, 1, budget);
+  for (Sequence* sequence : decoding_) GrowOne(*sequence, 1, budget);
   building_.others_decode = !building_.chunks.empty();
 }
 
-// The prompts of a class share what is left in equal parts, and what a short one doesn't need goes to the longer: a
-// short prompt doesn't wait behind a long one, and the long one is never starved.
+// The tenants of a class share what is left in equal parts, and each tenant's prompts its part; what a short prompt
+// doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant, and none is
+// starved.
 void Scheduler::GrowPrompts(StepBudget& budget) {
   int left = building_.others_decode ? std::min(budget.tokens, pacer_.max_tokens()) : budget.tokens;
-  order_.clear();
-  std::array<int, kNumPriorities> num_equals{};
-  for (const auto& sequence : running_) {
-    if (sequence->num_uncomputed() <= 1) continue;
-    order_.push_back(sequence.get());
-    ++num_equals[static_cast<size_t>(sequence->request->priority)];
-  }
-  std::sort(order_.begin(), order_.end(), [](const Sequence* a, const Sequence* b) {
-    if (a->request->priority != b->request->priority) return a->request->priority > b->request->priority;
-    if (a->num_uncomputed() != b->num_uncomputed()) return a->num_uncomputed() < b->num_uncomputed();
-    return a->request->id < b->request->id;
-  });
-  for (Sequence* sequence : order_) {
+  FindPrompts();
+  std::array<double, kNumPriorities> weights{};
+  for (const Prompt& prompt : prompts_)
+    weights[static_cast<size_t>(prompt.sequence->request->priority)] += prompt.weight;
+  for (const Prompt& prompt : prompts_) {
     if (left == 0) break;
-    int& equals = num_equals[static_cast<size_t>(sequence->request->priority)];
+    double& all = weights[static_cast<size_t>(prompt.sequence->request->priority)];
+    const int share = std::max(1, static_cast<int>(left * std::min(1.0, prompt.weight / all)));
+    all -= prompt.weight;
     const int before = budget.tokens;
-    GrowOne(*sequence, std::max(1, left / equals--), budget);
+    GrowOne(*prompt.sequence, share, budget);
     left -= before - budget.tokens;
     building_.num_prompt_tokens += before - budget.tokens;
   }
+}
+
+// By class, and in a class those first that need least for their weight: what they leave is then known to the others.
+void Scheduler::FindPrompts() {
+  prompts_.clear();
+  for (const auto& sequence : running_) {
+    if (sequence->num_uncomputed() > 1) prompts_.push_back({sequence.get(), 0});
+  }
+  for (Prompt& prompt : prompts_) {
+    const auto same_tenant = std::count_if(prompts_.begin(), prompts_.end(), [&](const Prompt& other) {
+      return other.sequence->request->account == prompt.sequence->request->account;
+    });
+    prompt.weight = 1.0 / static_cast<double>(same_tenant);
+  }
+  std::sort(prompts_.begin(), prompts_.end(), [](const Prompt& a, const Prompt& b) {
+    const Request &request_a = *a.sequence->request, &request_b = *b.sequence->request;
+    if (request_a.priority != request_b.priority) return request_a.priority > request_b.priority;
+    const double need_a = a.sequence->num_uncomputed() / a.weight, need_b = b.sequence->num_uncomputed() / b.weight;
+    return need_a != need_b ? need_a < need_b : request_a.id < request_b.id;
+  });
 }
 
 void Scheduler::GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget) {
@@ -247,11 +262,11 @@ bool Scheduler::CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> t
   sequence.num_pending -= chunk.samples ? 1 : 0;
   stats_.num_tokens_computed += chunk.num_tokens;
   stats_.num_tokens_sampled += chunk.samples ? 1 : 0;
-  if (std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
-    if (!had_ended) RegisterBlocks(sequence);  // it may have ended because of what is in them
-  } else {
+  if (!std::all_of(tokens.begin(), tokens.end(), [](const SampledToken& token) { return token.finite; })) {
     // What led to this may be in its blocks; whoever takes them up would end so too.
     pool_.Unregister(sequence.blocks.ids());
+  } else if (!had_ended) {
+    RegisterBlocks(sequence);
   }
   for (const SampledToken& token : tokens) {
     if (sequence.leaving == Sequence::Leaving::kFinished) break;  // drawn past its end

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -41,6 +40,11 @@ struct Event {
   std::variant<Started, SampledToken, FinishEvent> what;
 };
 
+struct Victim {
+  Sequence* sequence = nullptr;
+  PreemptionReason reason = PreemptionReason::kBlocks;
+};
+
 // InvalidArgument when the request could not run even with the engine to itself.
 absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens, const EngineLimits& limits);
 
@@ -59,7 +63,7 @@ class Scheduler {
   Scheduler(const EngineLimits& limits, const SchedulerOptions& options, const Clock& clock);
 
   // Whether the request can start at the next step. Where the answer is no only because of those who must give way to
-  // it (a lower class; or a tenant's second and further sequences, when its own tenant runs none), they are preempted,
+  // it (a lower class; or a tenant that runs more for its weight than the request's would with it), they are preempted,
   // and it can start when their steps have ended. Requires CheckFits. Called under the fair queue's lock.
   Verdict Judge(const Request& request);
   // Requires that Judge has just said kTake.
@@ -107,6 +111,10 @@ class Scheduler {
     int num_scores = 0;
     bool samples = false;
   };
+  struct Prompt {
+    Sequence* sequence = nullptr;
+    double weight = 0;  // of its part of the step
+  };
   struct StepInFlight {
     int64_t step = 0;
     size_t num_results = 0;
@@ -119,6 +127,7 @@ class Scheduler {
   void GrowRunning(StepBudget& budget);
   void GrowDecoding(StepBudget& budget);
   void GrowPrompts(StepBudget& budget);
+  void FindPrompts();
   void GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens);
   const Batch& BuildBatch();
@@ -137,11 +146,11 @@ class Scheduler {
   int NumShareable(const Request& request) const;
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
-  bool StepIsFull(Priority priority) const;
+  bool StepIsFull(const Request& newcomer) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request);
   bool HasRoom(int num_blocks) const;
-  std::vector<std::pair<Sequence*, PreemptionReason>> VictimsFor(const Request& request, int num_blocks) const;
+  std::vector<Victim> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);
   void ForgetComputing(const Sequence& sequence);
@@ -174,7 +183,8 @@ class Scheduler {
   Batch batch_;
   StepInFlight building_;
   std::vector<std::vector<Chunk>> spare_chunks_;
-  std::vector<Sequence*> order_;
+  std::vector<Sequence*> decoding_;
+  std::vector<Prompt> prompts_;
 };
 
 }  // namespace weft

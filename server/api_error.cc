@@ -70,6 +70,10 @@ absl::Status Overloaded() {
       kRetry);
 }
 
+absl::Status DeadlinePassed() {
+  return ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "The request's deadline has passed.");
+}
+
 std::string ErrorCode(const absl::Status& status) {
   std::string code = Payload(status, kCodeUrl);
   return code.empty() ? "internal_error" : code;

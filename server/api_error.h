@@ -21,6 +21,9 @@ absl::Status BadRequest(absl::string_view code, absl::string_view param, absl::s
 // 429, to be tried again soon: the whole server is full.
 absl::Status Overloaded();
 
+// 504: the deadline of the request has passed.
+absl::Status DeadlinePassed();
+
 std::string ErrorCode(const absl::Status& status);   // "internal_error" when none was set
 std::string ErrorParam(const absl::Status& status);  // "" when none was set
 

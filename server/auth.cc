@@ -18,14 +18,7 @@ namespace weft {
 namespace {
 
 constexpr size_t kMaxKeyBytes = 512;
-constexpr size_t kMaxTenantBytes = 64;
 constexpr size_t kMaxFileBytes = 16 << 20;
-
-bool IsTenantName(absl::string_view name) {
-  return !name.empty() && name.size() <= kMaxTenantBytes && std::all_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
-  });
-}
 
 bool IsHexDigest(absl::string_view text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(),
@@ -37,6 +30,13 @@ absl::Status BadLine(int line, absl::string_view what) {
 }
 
 }  // namespace
+
+bool IsTenantName(absl::string_view name) {
+  constexpr size_t kMaxBytes = 64;
+  return !name.empty() && name.size() <= kMaxBytes && std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  });
+}
 
 KeyStore::Digest KeyStore::DigestOf(absl::string_view key) {
   Digest digest;

@@ -11,6 +11,9 @@
 
 namespace weft {
 
+// 1 to 64 letters, digits, '-', '_' and '.', so that it can stand in logs, metrics and files as it is.
+bool IsTenantName(absl::string_view name);
+
 // The keys of one file, as digests: whoever reads the file or the process can't use them. Immutable, so any thread may
 // ask.
 //

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "scheduler/dispatcher.h"
 #include "server/api_error.h"
 
 namespace weft {
@@ -28,9 +29,14 @@ int64_t NumChars(absl::string_view utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
-// What a client may know: our own words, or that it was not the client's fault.
+// What a client may know: our own words, what the scheduler says in its own, or that it was not the client's fault.
 absl::Status PublicError(const absl::Status& status) {
   if (ErrorCode(status) != "internal_error") return status;
+  if (absl::IsDeadlineExceeded(status)) return DeadlinePassed();
+  if (IsQuarantined(status)) {
+    return ApiError(absl::StatusCode::kInternal, "request_caused_failure", "",
+                    "the server failed each time it ran this request, so it is not tried again");
+  }
   return ApiError(absl::StatusCode::kInternal, "internal_error", "", "the server failed on this request");
 }
 

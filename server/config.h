@@ -25,16 +25,23 @@ struct ModelOptions {
 };
 
 struct EngineOptions {
+  int replicas = 1;                  // of the model; what follows is each one's, but for memory and threads
   int max_num_seqs = 64;             // sequences that run at once
   int max_num_batched_tokens = 512;  // tokens a step
   int block_size = 16;               // tokens a KV block
-  int64_t kv_cache_bytes = 0;  // 0: what max_num_seqs sequences of max_model_len need, at most a quarter of memory
+  // Of all replicas together. 0: what max_num_seqs sequences of max_model_len need, at most a quarter of memory.
+  int64_t kv_cache_bytes = 0;
   PrefixCache prefix_cache = PrefixCache::kTenant;
-  int threads = 0;  // of the CPU backend; 0: one a core
+  int threads = 0;                                   // of the CPU backend, for all replicas together; 0: one a core
+  double max_prefill_share = 0.5;                    // of a step's tokens, while others decode
+  absl::Duration max_itl = absl::Milliseconds(200);  // that prompts may cause; 0: no bound
 };
 
 struct QueueOptions {
-  int max_queued_requests = 0;  // 0: 4 x max_num_seqs
+  int max_queued_requests = 0;                             // 0: 4 x max_num_seqs x replicas
+  std::string tenants_file;                                // empty: all tenants are equal
+  absl::Duration max_ttft = absl::ZeroDuration();          // who would wait longer is refused at once; 0: nobody is
+  absl::Duration affinity_wait = absl::Milliseconds(200);  // for a replica that has the request's prefix
 };
 
 struct HttpOptions {
@@ -60,8 +67,9 @@ struct GrpcOptions {
 };
 
 struct AuthOptions {
-  std::string api_keys_file;  // empty: no key is asked for
-  bool insecure = false;      // serve beyond this machine without keys
+  std::string api_keys_file;   // empty: no key is asked for
+  bool trust_gateway = false;  // requests name their tenants themselves
+  bool insecure = false;       // serve beyond this machine without keys
 };
 
 struct LogOptions {

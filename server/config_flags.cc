@@ -59,14 +59,20 @@ const ConfigSetting kSettings[] = {
     {"Model", "max-model-len", "Tokens that a prompt and its output may have together. auto: the model's own limit.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.model.max_model_len, .auto_is_zero = true}; }},
 
-    {"Engine", "max-num-seqs", "Sequences that run at once.",
+    {"Engine", "replicas",
+     "Copies of the model that serve side by side. They share its weights, the threads and the memory for the KV "
+     "cache.",
+     [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.replicas, .most = 16}; }},
+    {"Engine", "max-num-seqs", "Sequences that a replica runs at once.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.max_num_seqs, .most = 4096}; }},
     {"Engine", "max-num-batched-tokens", "Tokens that one step computes at most; long prompts are cut into chunks.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.max_num_batched_tokens, .most = 1 << 20}; }},
     {"Engine", "block-size", "Tokens in one block of the KV cache.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.block_size, .most = 1024}; }},
     {"Engine", "kv-cache-memory",
-     "Memory for the KV cache. auto: what max-num-seqs sequences of full length need, at most a quarter of the memory.",
+     "Memory for the KV caches of all replicas. auto: what max-num-seqs sequences of full length need on each, at most "
+     "a "
+     "quarter of the memory.",
      [](Config& c) -> SettingRef { return BytesSetting{.value = &c.engine.kv_cache_bytes, .auto_is_zero = true}; }},
     {"Engine", "prefix-cache",
      "Who shares what was computed for prompts that begin alike: requests of one tenant, all, or none. "
@@ -74,14 +80,32 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef {
        return WordSetting<PrefixCache>{&c.engine.prefix_cache, kPrefixCaches};
      }},
-    {"Engine", "threads", "Threads that compute. auto: one a core.",
+    {"Engine", "threads", "Threads that compute, for all replicas together. auto: one a core.",
      [](Config& c) -> SettingRef {
        return NumberSetting{.value = &c.engine.threads, .most = 1024, .auto_is_zero = true};
      }},
-    {"Engine", "max-queued-requests", "Sequences that may wait; one more is refused with 429. auto: 4 x max-num-seqs.",
+    {"Engine", "max-prefill-share", "Part of max-num-batched-tokens that prompts may take while others decode.",
+     [](Config& c) -> SettingRef { return FractionSetting{.value = &c.engine.max_prefill_share, .least = 0.05}; }},
+    {"Engine", "max-itl",
+     "While others decode, prompts are cut so that a step, and so the time between two tokens, takes no longer. 0s: "
+     "they "
+     "are not.",
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.engine.max_itl, .may_be_zero = true}; }},
+
+    {"Queue", "max-queued-requests",
+     "Sequences that may wait; one more is refused with 429. auto: 4 x max-num-seqs x replicas.",
      [](Config& c) -> SettingRef {
        return NumberSetting{.value = &c.queue.max_queued_requests, .most = 1 << 20, .auto_is_zero = true};
      }},
+    {"Queue", "tenants", "JSON file of the tenants' weights, priorities and caps. SIGHUP reads it anew.",
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.queue.tenants_file, "FILE"};
+     }},
+    {"Queue", "max-ttft",
+     "A request whose first token would probably come later than this is refused with 429. 0s: none is.",
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.queue.max_ttft, .may_be_zero = true}; }},
+    {"Queue", "affinity-wait", "How long a request waits at most for the replica that has its beginning in its cache.",
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.queue.affinity_wait, .may_be_zero = true}; }},
 
     {"Network", "host", "Address to listen on, for HTTP and gRPC.",
      [](Config& c) -> SettingRef {
@@ -104,10 +128,14 @@ const ConfigSetting kSettings[] = {
     {"Network", "write-timeout", "A reader that takes nothing of its answer for this time is cut off.",
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.http.write_timeout}; }},
 
-    {"Security", "api-keys", "File of API keys, as digests. Without it no key is asked for.",
+    {"Security", "api-keys", "File of API keys, as digests. Without it no key is asked for. SIGHUP reads it anew.",
      [](Config& c) -> SettingRef {
        return TextSetting{&c.auth.api_keys_file, "FILE"};
      }},
+    {"Security", "trust-gateway",
+     "The header x-llm-d-inference-fairness-id names the tenant. Only for a server that nobody but a gateway reaches, "
+     "which sets or removes that header.",
+     [](Config& c) -> SettingRef { return SwitchSetting{&c.auth.trust_gateway}; }},
     {"Security", "allowed-origins",
      "Origins of web pages that may use the HTTP API from a browser, such as https://chat.example.com; *: any.",
      [](Config& c) -> SettingRef {

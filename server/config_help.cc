@@ -40,6 +40,9 @@ SIGNALS
        SIGTERM, SIGINT
            Take no new work (503, with Retry-After), finish what was accepted,
            exit. A second one: exit now.
+       SIGHUP
+           Read the files of api-keys and tenants anew. One that is not valid
+           changes nothing, and is logged.
 
 EXIT STATUS
        0   stopped by a signal

@@ -8,7 +8,9 @@
 #include <variant>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "nlohmann/json.hpp"
+#include "scheduler/request.h"
 
 namespace weft {
 
@@ -19,9 +21,11 @@ struct ChatPrompt {
 
 // Plain value. Types are checked by the protocol's parser; ranges by one table (limits.h).
 struct GenerateRequest {
-  std::string request_id;  // of the client, or made by the front end; echoed, logged
-  std::string tenant;      // who pays: the API key's id, or "default"
-  std::string model;       // empty: the one that is served
+  std::string request_id;                        // of the client, or made by the front end; echoed, logged
+  std::string tenant;                            // who pays: the API key's id, or "default"
+  std::string model;                             // empty: the one that is served
+  std::optional<Priority> priority;              // none: the tenant's
+  absl::Time deadline = absl::InfiniteFuture();  // then it ends in an error, wherever it is
   std::variant<std::string, std::vector<int32_t>, ChatPrompt> prompt;
   bool add_special_tokens = true;  // for text prompts: the tokenizer's post-processor (bos)
 

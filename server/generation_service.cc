@@ -19,6 +19,29 @@ absl::Status Draining() {
       kDrainRetry);
 }
 
+absl::Status TenantLimited(absl::string_view message) {
+  return ApiError(absl::StatusCode::kResourceExhausted, "tenant_rate_limited", "", message);
+}
+
+absl::Status RefusedBecause(const Refusal& refusal) {
+  switch (refusal.reason) {
+    case Refusal::Reason::kClosed:
+      return Draining();
+    case Refusal::Reason::kQueueFull:
+      return WithRetryAfter(Overloaded(), refusal.retry_after);
+    case Refusal::Reason::kTenantQueueFull:
+      return WithRetryAfter(TenantLimited("the tenant has as many requests in the queue as it may have"),
+                            refusal.retry_after);
+    case Refusal::Reason::kTenantRate:
+      return WithRetryAfter(TenantLimited("the tenant has used up its tokens a minute"), refusal.retry_after);
+    case Refusal::Reason::kTooSlow:
+      break;
+  }
+  return WithRetryAfter(ApiError(absl::StatusCode::kResourceExhausted, "server_overloaded", "",
+                                 "the first token would come later than this server means to give it"),
+                        refusal.retry_after);
+}
+
 absl::Status TooLong(absl::string_view param, absl::string_view message) {
   return BadRequest("context_length_exceeded", param, message);
 }
@@ -47,23 +70,20 @@ absl::string_view PromptParam(const GenerateRequest& request) {
 
 }  // namespace
 
-// Places in the queue that are promised to a request while it is being prepared, so that the work is never done in
-// vain. Given back by destruction.
-class GenerationService::QueueTicket {
+// A request that is being admitted: the service isn't idle.
+class GenerationService::Admission {
  public:
-  QueueTicket(GenerationService& service, int64_t num_places) : service_(&service), num_places_(num_places) {}
-  QueueTicket(QueueTicket&& other) noexcept
-      : service_(std::exchange(other.service_, nullptr)), num_places_(other.num_places_) {}
-  QueueTicket& operator=(QueueTicket&&) = delete;
-  ~QueueTicket() {
+  explicit Admission(GenerationService& service) : service_(&service) {}
+  Admission(Admission&& other) noexcept : service_(std::exchange(other.service_, nullptr)) {}
+  Admission& operator=(Admission&&) = delete;
+  ~Admission() {
     if (service_ == nullptr) return;
     absl::MutexLock lock(&service_->mutex_);
-    service_->num_reserved_ -= num_places_;
+    --service_->num_admitting_;
   }
 
  private:
   GenerationService* service_;
-  int64_t num_places_;
 };
 
 GenerationService::GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts)
@@ -80,20 +100,25 @@ GenerationService::~GenerationService() = default;
 absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(GenerateRequest request,
                                                                         std::function<void()> wake) {
   const absl::Time arrival = clock_.Now();
-  if (!accepting()) return Draining();
+  ASSIGN_OR_RETURN(const Admission admission, BeginAdmission());
   if (!ServesModel(request.model)) {
     return ApiError(absl::StatusCode::kNotFound, "model_not_found", "model", "no such model is served here");
   }
   RETURN_IF_ERROR(CheckLimits(request));
   RETURN_IF_ERROR(CheckIds(request));
-  ASSIGN_OR_RETURN(const QueueTicket ticket, ReservePlaces(request.n));
+  ASSIGN_OR_RETURN(const Priority priority, PriorityOf(request));
+  if (arrival >= request.deadline) return DeadlinePassed();
+  std::variant<QueuePlaces, Refusal> reserved = queue_.Reserve(request.tenant, priority, request.n);
+  if (const auto* refusal = std::get_if<Refusal>(&reserved)) return RefusedBecause(*refusal);
 
   std::unique_ptr<Generation> generation(new Generation(*this, std::move(wake)));
   ASSIGN_OR_RETURN(generation->prompt_ids_, PromptIds(request));
-  ASSIGN_OR_RETURN(const int64_t max_tokens, MaxTokens(request, static_cast<int64_t>(generation->prompt_ids_.size())));
+  const auto num_tokens = static_cast<int64_t>(generation->prompt_ids_.size());
+  ASSIGN_OR_RETURN(const int64_t max_tokens, MaxTokens(request, num_tokens));
+  const std::optional<Refusal> slow = queue_.CheckTimeToFirstToken(request.tenant, priority, num_tokens);
+  if (slow.has_value()) return RefusedBecause(*slow);
   if (request.echo) {
     generation->prompt_text_ = PromptText(request, generation->prompt_ids_);
-    const auto num_tokens = static_cast<int64_t>(generation->prompt_ids_.size());
     if (request.num_logprobs.has_value()) generation->num_scores_ = num_tokens * (*request.num_logprobs + 1);
     RETURN_IF_ERROR(CheckScores(generation->num_scores_));
     generation->prompt_shows_special_ =
@@ -102,24 +127,42 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(Generate
 
   Request prototype;
   prototype.tenant = request.tenant;
+  prototype.priority = priority;
   prototype.arrival = arrival;
+  prototype.deadline = request.deadline;
   prototype.prompt = generation->prompt_ids_;
   prototype.sampling = MakeSampling(request, options_.defaults, Seed(request));
   prototype.stop = MakeStop(request, options_.eos_token_ids, max_tokens);
   if (prototype.sampling.min_tokens > 0) prototype.sampling.banned_before_min = prototype.stop.stop_token_ids;
   SetPrefixKeys(request, prototype);
-  RETURN_IF_ERROR(Enqueue(*generation, request, prototype));
+  RETURN_IF_ERROR(Enqueue(*generation, request, prototype, std::get<QueuePlaces>(std::move(reserved))));
   metrics_.CountPromptTokens(static_cast<int64_t>(prototype.prompt.size()));
   return generation;
 }
 
-absl::StatusOr<GenerationService::QueueTicket> GenerationService::ReservePlaces(int64_t n) {
+absl::StatusOr<GenerationService::Admission> GenerationService::BeginAdmission() {
   absl::MutexLock lock(&mutex_);
-  // Again, under the lock: who waits until the service is idle must not miss a request that passed the first look.
+  // Under the lock: who waits until the service is idle must not miss a request that saw it accept.
   if (!accepting()) return Draining();
-  if (num_reserved_ + queue_.size() + n > options_.max_queued_requests) return Overloaded();
-  num_reserved_ += n;
-  return QueueTicket(*this, n);
+  ++num_admitting_;
+  return Admission(*this);
+}
+
+absl::StatusOr<QueuePlaces> GenerationService::HoldPlace(const std::string& tenant) {
+  if (!accepting()) return Draining();
+  // Of the class that waits the least: what the request will ask for isn't known yet.
+  std::variant<QueuePlaces, Refusal> reserved = queue_.Reserve(tenant, Priority::kHigh, 1);
+  if (const auto* refusal = std::get_if<Refusal>(&reserved)) return RefusedBecause(*refusal);
+  return std::get<QueuePlaces>(std::move(reserved));
+}
+
+absl::StatusOr<Priority> GenerationService::PriorityOf(const GenerateRequest& request) const {
+  const std::shared_ptr<const TenantPolicies> policies = queue_.policies();
+  const TenantPolicy& policy = policies->For(request.tenant);
+  const Priority priority = request.priority.value_or(policy.priority);
+  if (priority <= policy.max_priority) return priority;
+  return ApiError(absl::StatusCode::kPermissionDenied, "forbidden", "priority",
+                  "the tenant may not ask for so high a priority");
 }
 
 absl::Status GenerationService::CheckIds(const GenerateRequest& request) const {
@@ -212,7 +255,7 @@ void GenerationService::SetPrefixKeys(const GenerateRequest& request, Request& p
 
 // All choices or none.
 absl::Status GenerationService::Enqueue(Generation& generation, const GenerateRequest& request,
-                                        const Request& prototype) {
+                                        const Request& prototype, QueuePlaces places) {
   const ChoiceOptions reader{.skip_special_tokens = request.skip_special_tokens,
                              .include_stop = request.include_stop_str_in_output,
                              .wants_logprobs = request.num_logprobs.has_value(),
@@ -236,8 +279,8 @@ absl::Status GenerationService::Enqueue(Generation& generation, const GenerateRe
     queued->id = choice.request_id;
     queued->sampling.sequence = static_cast<uint32_t>(&choice - generation.choices_.data());
     queued->sink = choice.stream;
-    // The ticket keeps a place, so only a closed queue refuses; what was pushed before goes with the generation.
-    if (!queue_.Push(queued).ok()) return Draining();
+    // Only a closed queue refuses; what was pushed before goes with the generation.
+    if (!queue_.Push(places, queued)) return Draining();
   }
   return absl::OkStatus();
 }

@@ -45,8 +45,7 @@ struct GenerationServiceOptions {
   GenerationConfig defaults;           // for what a request leaves out
   std::vector<int32_t> eos_token_ids;  // end a sequence unless a request ignores them
   PrefixCache prefix_cache = PrefixCache::kTenant;
-  int block_size = 16;            // of the engine's KV cache
-  int max_queued_requests = 256;  // as the fair queue's, which this service alone fills
+  int block_size = 16;  // of the engines' KV caches
 };
 
 // What the service uses and does not own; all of it outlives the service.
@@ -64,9 +63,14 @@ class GenerationService {
   GenerationService(GenerationServiceOptions options, const GenerationServiceParts& parts);
   ~GenerationService();  // requires that no Generation lives
 
-  // Admission is decided here, before any byte of an answer: errors are ApiErrors (400, 404, 413, 429, 503). `wake` is
-  // called, from any thread, when Take() has something new after it gave nothing; it must only post. It may be called
-  // before this returns, and is never called once the Generation is destroyed. Costs time linear in the prompt.
+  // A place for a request that waits to be parsed, to be given back right before Generate: where there is none, the
+  // request would be refused whatever it says, and is told so at once. Errors: 429, 503.
+  absl::StatusOr<QueuePlaces> HoldPlace(const std::string& tenant);
+
+  // Admission is decided here, before any byte of an answer: errors are ApiErrors (400, 403, 404, 413, 429, 503, 504).
+  // `wake` is called, from any thread, when Take() has something new after it gave nothing; it must only post. It may
+  // be called before this returns, and is never called once the Generation is destroyed. Costs time linear in the
+  // prompt.
   absl::StatusOr<std::unique_ptr<Generation>> Generate(GenerateRequest request, std::function<void()> wake);
 
   // As Generate would, and with its bound on bytes: a text that can't fit the context is refused, not tokenized.
@@ -92,11 +96,12 @@ class GenerationService {
 
  private:
   friend class Generation;
-  class QueueTicket;
+  class Admission;
 
-  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_reserved_ == 0; }
+  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_admitting_ == 0; }
 
-  absl::StatusOr<QueueTicket> ReservePlaces(int64_t n);
+  absl::StatusOr<Admission> BeginAdmission();
+  absl::StatusOr<Priority> PriorityOf(const GenerateRequest& request) const;
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
   absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatPrompt& chat) const;
   absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text, bool add_special_tokens) const;
@@ -107,7 +112,8 @@ class GenerationService {
   std::string PromptText(const GenerateRequest& request, const std::vector<int32_t>& ids) const;
   uint64_t Seed(const GenerateRequest& request);
   void SetPrefixKeys(const GenerateRequest& request, Request& prototype) const;
-  absl::Status Enqueue(Generation& generation, const GenerateRequest& request, const Request& prototype);
+  absl::Status Enqueue(Generation& generation, const GenerateRequest& request, const Request& prototype,
+                       QueuePlaces places);
   void Remember(Generation& generation);
   void Forget(Generation& generation);
   void Cancel(int64_t request_id, TokenStream& stream);
@@ -123,7 +129,7 @@ class GenerationService {
 
   mutable absl::Mutex mutex_;
   absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
-  int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;  // places in the queue, promised but not taken
+  int64_t num_admitting_ ABSL_GUARDED_BY(mutex_) = 0;  // requests between their first look and their last
   absl::flat_hash_set<Generation*> active_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -1,7 +1,7 @@
 #include "server/grpc_call.h"
 
-#include <chrono>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -23,6 +23,13 @@ std::optional<absl::string_view> ClientMetadata(const grpc::CallbackServerContex
   return absl::string_view(found->second.data(), found->second.size());
 }
 
+std::vector<absl::string_view> AllMetadata(const grpc::CallbackServerContext& context, absl::string_view key) {
+  std::vector<absl::string_view> values;
+  const auto [begin, end] = context.client_metadata().equal_range(grpc::string_ref(key.data(), key.size()));
+  for (auto it = begin; it != end; ++it) values.emplace_back(it->second.data(), it->second.size());
+  return values;
+}
+
 }  // namespace
 
 GrpcCall BeginCall(absl::string_view method, grpc::CallbackServerContext& context) {
@@ -33,16 +40,14 @@ GrpcCall BeginCall(absl::string_view method, grpc::CallbackServerContext& contex
   return call;
 }
 
-absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const KeyStore* keys) {
-  if (context.deadline() <= std::chrono::system_clock::now()) {
-    return ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline had passed");
-  }
-  if (keys == nullptr) return "default";
-  const std::optional<absl::string_view> header = ClientMetadata(context, "authorization");
-  const std::optional<absl::string_view> key = header.has_value() ? BearerKey(*header) : std::nullopt;
-  std::optional<std::string> tenant = key.has_value() ? keys->TenantOf(*key) : std::nullopt;
-  if (tenant.has_value()) return *std::move(tenant);
-  return ApiError(absl::StatusCode::kUnauthenticated, "invalid_api_key", "", "no valid API key was given");
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  return absl::FromChrono(context.deadline());  // the clock's last moment, in some centuries, where there is none
+}
+
+absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const Authenticator* auth) {
+  if (DeadlineOf(context) <= absl::Now()) return DeadlinePassed();
+  if (auth == nullptr) return "default";
+  return auth->TenantOf({AllMetadata(context, "authorization"), AllMetadata(context, kFairnessIdHeader)});
 }
 
 absl::StatusOr<GenerationService*> CheckLoaded(GenerationService* service) {

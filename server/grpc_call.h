@@ -8,7 +8,7 @@
 #include "absl/time/time.h"
 #include "boost/asio/thread_pool.hpp"
 #include "grpcpp/grpcpp.h"
-#include "server/auth.h"
+#include "server/authenticator.h"
 #include "server/bounded_pool.h"
 #include "server/generation_service.h"
 #include "server/grpc_server.h"
@@ -37,9 +37,12 @@ struct GrpcCall {
 // Sends back the request's id: the client's where it is safe, else a new one.
 GrpcCall BeginCall(absl::string_view method, grpc::CallbackServerContext& context);
 
-// The tenant who calls. `keys` null: "default", whoever it is. Errors: Unauthenticated, invalid_api_key;
-// DeadlineExceeded for a call that is too late before it began.
-absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const KeyStore* keys);
+// When the client stops waiting.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
+
+// The tenant who calls, as `auth` has it; "default" where that is null. Further error: DeadlineExceeded, for a call
+// that is too late before it began.
+absl::StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context, const Authenticator* auth);
 
 // Error for null: Unavailable, not_ready.
 absl::StatusOr<GenerationService*> CheckLoaded(GenerationService* service);

@@ -49,6 +49,25 @@ void CopyNumbers(const v1::GenerateRequest& message, GenerateRequest& request) {
   if (message.has_logprobs()) request.num_logprobs = message.logprobs();
 }
 
+// A number that no Priority has is out of range, whatever a later release may call it.
+absl::Status CopyPriority(const v1::GenerateRequest& message, std::optional<Priority>& out) {
+  switch (message.priority()) {
+    case v1::PRIORITY_UNSPECIFIED:
+      return absl::OkStatus();
+    case v1::PRIORITY_LOW:
+      out = Priority::kLow;
+      return absl::OkStatus();
+    case v1::PRIORITY_NORMAL:
+      out = Priority::kNormal;
+      return absl::OkStatus();
+    case v1::PRIORITY_HIGH:
+      out = Priority::kHigh;
+      return absl::OkStatus();
+    default:
+      return BadRequest("out_of_range", "priority", "must be a priority that this server knows");
+  }
+}
+
 void CopyRules(const v1::GenerateRequest& message, GenerateRequest& request) {
   request.stop.assign(message.stop().begin(), message.stop().end());
   request.stop_token_ids.assign(message.stop_token_ids().begin(), message.stop_token_ids().end());
@@ -128,6 +147,7 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& message) {
     case v1::GenerateRequest::PROMPT_NOT_SET:
       return BadRequest("missing_field", "prompt", "one of text, token_ids and chat is required");
   }
+  RETURN_IF_ERROR(CopyPriority(message, request.priority));
   CopyNumbers(message, request);
   CopyRules(message, request);
   return request;

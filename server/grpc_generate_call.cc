@@ -1,6 +1,5 @@
 #include "server/grpc_generate_call.h"
 
-#include <chrono>
 #include <exception>
 #include <utility>
 
@@ -65,8 +64,11 @@ void GrpcGenerateCall::Begin(const v1::GenerateRequest& message) {
 }
 
 absl::Status GrpcGenerateCall::Identify() {
-  ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.keys));
-  return CheckLoaded(service_).status();
+  ASSIGN_OR_RETURN(call_.tenant, TenantOf(*context_, parts_.deps.auth));
+  RETURN_IF_ERROR(CheckLoaded(service_).status());
+  ASSIGN_OR_RETURN(QueuePlaces place, service_->HoldPlace(call_.tenant));
+  place_.emplace(std::move(place));
+  return absl::OkStatus();
 }
 
 void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
@@ -84,11 +86,13 @@ void GrpcGenerateCall::StartPreparing(const v1::GenerateRequest& message) {
 }
 
 absl::StatusOr<std::unique_ptr<Generation>> GrpcGenerateCall::Prepare(v1::GenerateRequest message) {
+  place_.reset();
   if (is_cancelled_) return absl::CancelledError("the call was cancelled while it waited");
   ASSIGN_OR_RETURN(GenerateRequest request, FromProto(message));
   message = v1::GenerateRequest();
   request.request_id = call_.request_id;
   request.tenant = call_.tenant;
+  request.deadline = DeadlineOf(*context_);
   const auto wake = [weak = weak_from_this(), strand = strand_] {
     boost::asio::post(strand, [weak] {
       const std::shared_ptr<GrpcGenerateCall> call = weak.lock();
@@ -167,8 +171,8 @@ void GrpcGenerateCall::OnCancel() {
   is_cancelled_ = true;
   Post([](GrpcGenerateCall& self) {
     if (self.has_ended_) return;  // and the context may be gone
-    const bool late = self.context_->deadline() <= std::chrono::system_clock::now();
-    self.End(late ? ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "the call's deadline has passed")
+    const bool late = DeadlineOf(*self.context_) <= absl::Now();
+    self.End(late ? DeadlinePassed()
                   : ApiError(absl::StatusCode::kCancelled, "request_cancelled", "", "the call was cancelled"));
   });
 }
@@ -182,6 +186,7 @@ void GrpcGenerateCall::End(const absl::Status& status) {
   write_timer_.cancel();
   if (generation_ != nullptr) call_.usage = generation_->usage();
   generation_.reset();  // cancels what still runs
+  place_.reset();
   ready_.clear();
   Finish(FinishCall(status, call_, *context_, parts_.deps.metrics));
 }

@@ -66,6 +66,7 @@ class GrpcGenerateCall final : public grpc::ServerWriteReactor<v1::GenerateRespo
   MemoryBudget::Hold hold_;                 // the message's bytes
 
   GrpcCall call_;                          // set before Prepare runs
+  std::optional<QueuePlaces> place_;       // in the queue, until Prepare runs
   bool is_preparing_ = false;              // context and message are in use elsewhere, so the call may not end yet
   std::atomic<bool> is_cancelled_{false};  // seen by Prepare, which then has nothing to do
 

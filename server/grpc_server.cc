@@ -38,7 +38,7 @@ absl::StatusOr<std::string> ReadPem(const std::string& path, absl::string_view s
   return std::move(text).str();
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const HttpOptions& options) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const HttpOptions& options) {
   if (options.tls_cert_file.empty()) return grpc::InsecureServerCredentials();
   grpc::SslServerCredentialsOptions tls;
   ASSIGN_OR_RETURN(std::string certificate, ReadPem(options.tls_cert_file, "tls-cert"));
@@ -71,7 +71,7 @@ class GrpcServer::Impl {
     // Both are switches of the whole process, read when a server is built.
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    ASSIGN_OR_RETURN(const auto credentials, Credentials(config.http));
+    ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(config.http));
     grpc::ServerBuilder builder;
     SetLimits(config.grpc, builder);
     builder.AddListeningPort(HostPort(config.http.host, config.grpc.port), credentials, &port_);

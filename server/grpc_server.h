@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/auth.h"
+#include "server/authenticator.h"
 #include "server/config.h"
 #include "server/generation_service.h"
 #include "server/memory_budget.h"
@@ -18,7 +18,7 @@ namespace weft {
 struct GrpcDeps {
   Metrics& metrics;
   MemoryBudget& request_bytes;
-  const KeyStore* keys = nullptr;  // null: no key is asked for
+  const Authenticator* auth = nullptr;  // null: nobody shows who they are
 };
 
 // Owns its listener, its threads and its calls. Thread-safe.

@@ -46,7 +46,7 @@ grpc::ServerUnaryReactor* GrpcService::Run(const UnaryCall& unary, Work work) {
   GrpcCall call = BeginCall(unary.method, *context);
   MemoryBudget::Hold hold(parts_.deps.request_bytes);
   const auto admit = [&]() -> absl::StatusOr<GenerationService*> {
-    ASSIGN_OR_RETURN(call.tenant, TenantOf(*context, parts_.deps.keys));
+    ASSIGN_OR_RETURN(call.tenant, TenantOf(*context, parts_.deps.auth));
     if (!hold.Grow(static_cast<int64_t>(unary.message_bytes))) return Overloaded();
     return CheckLoaded(service_.load());
   };

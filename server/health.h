@@ -14,8 +14,9 @@ enum class Health {
 
 struct HealthState {
   Health health = Health::kLoading;
-  std::string detail;   // fixed text for people: "loading weights"; no paths
-  double progress = 0;  // of loading, 0 to 1
+  std::string detail;        // fixed text for people: "loading weights"; no paths
+  double progress = 0;       // of loading, 0 to 1
+  bool is_impaired = false;  // ready, but not with all that it should have; the detail says what is missing
 };
 
 }  // namespace weft

@@ -21,7 +21,7 @@ absl::StatusOr<const HttpRoute*> Admit(HttpExchange& exchange) {
   const absl::StatusOr<const HttpRoute*> route = FindRoute(exchange.request());
   if (!route.ok()) return route;
   exchange.set_route((*route)->path, (*route)->logging == HttpLogging::kQuiet);
-  absl::StatusOr<std::string> tenant = Authenticate(**route, exchange.request(), exchange.context().deps.keys);
+  absl::StatusOr<std::string> tenant = Authenticate(**route, exchange.request(), exchange.context().deps.auth);
   if (!tenant.ok()) return tenant.status();
   exchange.set_tenant(*std::move(tenant));
   if (absl::Status body = CheckBodyHeaders(**route, exchange.request()); !body.ok()) return body;

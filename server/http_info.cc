@@ -87,8 +87,9 @@ absl::StatusOr<GenerationService*> ReadyService(const HttpContext& context) {
 
 absl::StatusOr<HttpResponse> ShowHealth(HttpContext& context, const HttpRequest&) {
   const HealthState state = context.deps.health();
-  if (state.health == Health::kReady || state.health == Health::kDraining) return EmptyOk();
-  return NotServing(state);
+  if (state.health != Health::kReady && state.health != Health::kDraining) return NotServing(state);
+  if (!state.is_impaired) return EmptyOk();
+  return JsonOk({{"status", std::string(Word(state.health))}, {"detail", state.detail}});
 }
 
 absl::StatusOr<HttpResponse> ShowLive(HttpContext& context, const HttpRequest&) {

@@ -21,6 +21,7 @@ struct HttpRequest {
   std::optional<uint64_t> content_length;
   bool is_chunked = false;
   std::vector<std::string> authorization;  // every such header
+  std::vector<std::string> fairness_ids;   // every kFairnessIdHeader
   std::vector<std::string> content_types;  // every such header
   std::string content_encoding;
   std::string expect;

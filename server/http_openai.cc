@@ -8,6 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/time/clock.h"
+#include "kernels/status_macros.h"
 #include "server/api_error.h"
 #include "server/http_info.h"
 #include "server/http_limits.h"
@@ -49,10 +50,6 @@ absl::StatusOr<absl::Time> DeadlineOf(const HttpRequest& request) {
     return BadRequest("out_of_range", "x-request-timeout", "must be seconds, above 0 and at most 86400");
   }
   return absl::Now() + absl::Seconds(seconds);
-}
-
-absl::Status DeadlinePassed() {
-  return ApiError(absl::StatusCode::kDeadlineExceeded, "timeout", "", "The request's deadline has passed.");
 }
 
 asio::awaitable<void> AnswerWhole(HttpExchange& exchange, OpenAiJob& job, absl::Time deadline) {
@@ -151,16 +148,29 @@ asio::awaitable<void> AnswerStream(HttpExchange& exchange, OpenAiApi api, OpenAi
   co_await exchange.EndStream();
 }
 
+absl::StatusOr<QueuePlaces> HoldPlace(HttpExchange& exchange) {
+  ASSIGN_OR_RETURN(GenerationService * service, ReadyService(exchange.context()));
+  return service->HoldPlace(exchange.tenant());
+}
+
 asio::awaitable<void> ServeGeneration(HttpExchange& exchange, OpenAiApi api) {
   const absl::StatusOr<absl::Time> deadline = DeadlineOf(exchange.request());
   if (!deadline.ok()) {
     co_await exchange.Refuse(deadline.status());
     co_return;
   }
+  absl::StatusOr<QueuePlaces> held = HoldPlace(exchange);
+  if (!held.ok()) {
+    co_await exchange.Refuse(held.status());
+    co_return;
+  }
+  std::optional<QueuePlaces> place(*std::move(held));
   GenerateRequest identity;
   identity.request_id = exchange.request_id();
   identity.tenant = exchange.tenant();
+  identity.deadline = *deadline;
   std::function<absl::StatusOr<OpenAiJob>(GenerationService&)> start = [&](GenerationService& service) {
+    place.reset();
     return OpenAiJob::Start(service, api, exchange.request().body, identity, exchange.channel().Waker());
   };
   absl::StatusOr<OpenAiJob> job =

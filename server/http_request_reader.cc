@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/time/clock.h"
 #include "server/api_error.h"
+#include "server/authenticator.h"
 #include "server/http_head.h"
 #include "server/http_limits.h"
 
@@ -36,6 +37,7 @@ void CopyFields(const http::request_header<>& header, HttpRequest& out) {
     const std::string value(View(field.value()));
     uint64_t length = 0;
     if (absl::EqualsIgnoreCase(name, "authorization")) out.authorization.push_back(value);
+    if (absl::EqualsIgnoreCase(name, kFairnessIdHeader)) out.fairness_ids.push_back(value);
     if (absl::EqualsIgnoreCase(name, "content-type")) out.content_types.push_back(value);
     if (absl::EqualsIgnoreCase(name, "content-encoding")) out.content_encoding = value;
     if (absl::EqualsIgnoreCase(name, "expect")) out.expect = value;

@@ -20,7 +20,8 @@ constexpr auto kKey = HttpAccess::kKey;
 constexpr auto kQuiet = HttpLogging::kQuiet;
 constexpr auto kLoud = HttpLogging::kLoud;
 
-// /metrics is open because scrapers have no key: it holds sums over all tenants, and no tenant's name.
+// /metrics is open because scrapers have no key. It names the busiest tenants with the lengths of their queues, so it
+// is for the operator's network alone.
 constexpr std::array<HttpRoute, 11> kRoutes = {{
     {"POST", "/v1/chat/completions", kKey, kLoud, ServeChatCompletions},
     {"POST", "/v1/completions", kKey, kLoud, ServeCompletions},
@@ -87,14 +88,11 @@ std::string AllowedMethods(absl::string_view path) {
   return absl::StrJoin(methods, ", ");
 }
 
-absl::StatusOr<std::string> Authenticate(const HttpRoute& route, const HttpRequest& request, const KeyStore* keys) {
-  if (keys == nullptr || route.access == HttpAccess::kOpen) return "default";
-  if (request.authorization.size() == 1) {
-    const std::optional<absl::string_view> key = BearerKey(request.authorization[0]);
-    std::optional<std::string> tenant = key.has_value() ? keys->TenantOf(*key) : std::nullopt;
-    if (tenant.has_value()) return *std::move(tenant);
-  }
-  return ApiError(absl::StatusCode::kUnauthenticated, "invalid_api_key", "", "A valid API key is needed.");
+absl::StatusOr<std::string> Authenticate(const HttpRoute& route, const HttpRequest& request,
+                                         const Authenticator* auth) {
+  if (auth == nullptr || route.access == HttpAccess::kOpen) return "default";
+  return auth->TenantOf({{request.authorization.begin(), request.authorization.end()},
+                         {request.fairness_ids.begin(), request.fairness_ids.end()}});
 }
 
 absl::Status CheckBodyHeaders(const HttpRoute& route, const HttpRequest& request) {

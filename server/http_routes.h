@@ -15,7 +15,7 @@
 namespace weft {
 
 enum class HttpAccess {
-  kOpen,  // probes and scrapers, which have no key; shows no request and no tenant
+  kOpen,  // probes and scrapers, which have no key; shows no request
   kKey,   // an API key, where the server has any
 };
 
@@ -47,9 +47,8 @@ absl::StatusOr<const HttpRoute*> FindRoute(const HttpRequest& request);
 // For the Allow header of a 405: "GET, HEAD".
 std::string AllowedMethods(absl::string_view path);
 
-// The tenant that pays: the key's, or "default" where no keys are asked for. Error: 401, the same for whatever is
-// wrong.
-absl::StatusOr<std::string> Authenticate(const HttpRoute& route, const HttpRequest& request, const KeyStore* keys);
+// The tenant that pays, as `auth` has it; "default" on open routes, and where `auth` is null.
+absl::StatusOr<std::string> Authenticate(const HttpRoute& route, const HttpRequest& request, const Authenticator* auth);
 
 // Whether the body is one that can be read: its length is known, it is JSON, it isn't compressed. Errors: 411, 415,
 // 417.

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/auth.h"
+#include "server/authenticator.h"
 #include "server/config.h"
 #include "server/generation_service.h"
 #include "server/health.h"
@@ -20,7 +20,7 @@ struct HttpDeps {
   Metrics& metrics;
   MemoryBudget& request_bytes;
   std::function<HealthState()> health;  // called on HTTP threads, must not block
-  const KeyStore* keys = nullptr;       // null: no key is asked for
+  const Authenticator* auth = nullptr;  // null: nobody shows who they are
 };
 
 // Owns its listener, its threads and its connections. Thread-safe.

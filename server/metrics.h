@@ -3,17 +3,18 @@
 
 #include <array>
 #include <functional>
-#include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
-#include "scheduler/stats.h"
+#include "server/scheduler_metrics.h"
 
 namespace weft {
 
@@ -27,14 +28,12 @@ class Metrics {
   Metrics();
   ~Metrics();
 
-  // The body of GET /metrics, in the text format that ContentType() names. Copies the scheduler's snapshot; takes none
-  // of its locks.
+  // The body of GET /metrics, in the text format that ContentType() names.
   std::string Render() const;
   static absl::string_view ContentType() { return "text/plain; version=0.0.4; charset=utf-8"; }
 
-  // Where the scheduler's numbers come from; all zeros until it is set. `num_waiting` counts what waits in the fair
-  // queue. Both must be safe on any thread and not block.
-  void SetStatsSource(std::function<Stats()> stats, std::function<int()> num_waiting);
+  // Where the scheduler's numbers come from; all zeros until it is set. Must be safe on any thread and not wait.
+  void SetStatsSource(std::function<SchedulerSnapshot()> source);
 
   // The sequence's life, told by its TokenStream.
   void CountPromptTokens(int64_t tokens);
@@ -48,6 +47,9 @@ class Metrics {
   // A request refused before any token: `code` is one of our own code words, never a client's text.
   void CountRejected(absl::string_view code);
 
+  // A file that was read anew: "api-keys", "tenants".
+  void CountReload(absl::string_view file, bool is_valid);
+
   // The front ends' answers: 100 to 599; canonical gRPC codes 0 to 16.
   void CountHttpResponse(int status);
   void CountGrpcResponse(int code);
@@ -56,10 +58,9 @@ class Metrics {
   void SetStartupSeconds(absl::string_view phase, absl::Duration took);
 
  private:
-  class SchedulerNumbers;
-
   prometheus::Registry registry_;
-  std::unique_ptr<SchedulerNumbers> scheduler_;
+  mutable absl::Mutex mutex_;  // guards the source, not the numbers
+  std::function<SchedulerSnapshot()> source_ ABSL_GUARDED_BY(mutex_);
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Histogram& time_to_first_token_;
@@ -70,6 +71,8 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& rejected_;
   std::array<prometheus::Counter*, 5> http_responses_;  // 1xx to 5xx
   prometheus::Family<prometheus::Counter>& grpc_responses_;
+  prometheus::Family<prometheus::Counter>& reloads_;
+  prometheus::Family<prometheus::Counter>& reload_failures_;
   prometheus::Family<prometheus::Gauge>& startup_seconds_;
 };
 

@@ -31,6 +31,7 @@ absl::StatusOr<OpenAiJob> OpenAiJob::Start(GenerationService& service, OpenAiApi
   for (GenerateRequest& request : parsed.prompts) {
     request.request_id = identity.request_id;
     request.tenant = identity.tenant;
+    request.deadline = identity.deadline;
     ASSIGN_OR_RETURN(std::unique_ptr<Generation> generation, service.Generate(std::move(request), wake));
     num_scores += generation->num_scores();
     RETURN_IF_ERROR(CheckScores(num_scores));

@@ -20,7 +20,7 @@ namespace weft {
 class OpenAiJob {
  public:
   // Parses the body and starts its generations; nothing runs if one of them is refused. Takes as long as tokenizing
-  // does.
+  // does. `identity` tells what the body doesn't: request id, tenant, deadline.
   static absl::StatusOr<OpenAiJob> Start(GenerationService& service, OpenAiApi api, absl::string_view body,
                                          const GenerateRequest& identity, std::function<void()> wake);
 

@@ -11,6 +11,7 @@
 #include "server/json_fields.h"
 #include "server/limits.h"
 #include "server/openai_chat.h"
+#include "server/priority_name.h"
 
 namespace weft {
 namespace {
@@ -144,6 +145,25 @@ void ReadStreaming(JsonFields& fields, OpenAiRequest& out) {
   fields.Fail(in.status());
 }
 
+// By name, or as a number of which the lower goes first, as vLLM has it.
+void ReadPriority(JsonFields& fields, std::optional<Priority>& out) {
+  const Json* const field = fields.Find("priority");
+  if (field == nullptr) return;
+  if (field->is_string()) {
+    out = PriorityOfName(field->get_ref<const std::string&>());
+  } else if (field->is_number_integer()) {
+    int64_t number = 0;
+    fields.Read("priority", number);
+    if (number >= -1 && number <= 1) out = static_cast<Priority>(1 - number);
+  } else {
+    return fields.Fail("wrong_type", "priority", "must be a string or an integer");
+  }
+  if (!out.has_value()) {
+    fields.Fail("out_of_range", "priority",
+                R"(must be "high", "normal" or "low", or -1 (high), 0 (normal) or 1 (low))");
+  }
+}
+
 // For nobody yet but later releases; bounded all the same, because they are kept.
 void CheckLabels(JsonFields& fields) {
   std::string user;
@@ -163,6 +183,7 @@ void CheckLabels(JsonFields& fields) {
 GenerateRequest ReadCommon(JsonFields& fields, OpenAiRequest& out) {
   GenerateRequest request;
   fields.Read("model", request.model);
+  ReadPriority(fields, request.priority);
   ReadStreaming(fields, out);
   ReadChoices(fields, request.n);
   ReadLength(fields, request);

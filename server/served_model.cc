@@ -59,10 +59,10 @@ int64_t UsableMemory() {
   return std::min(total, machine.memory_limit_bytes.value_or(total));
 }
 
-// Longest context and size of the KV cache, where the operator leaves them open: the model's own limit, and a cache for
-// max-num-seqs such sequences, as far as a quarter of the memory holds them. Only when both are open does the context
-// shrink to what the cache holds; a cache that was asked for and is too small is refused by the engine, with
-// arithmetic.
+// Longest context and size of each replica's KV cache, where the operator leaves them open: the model's own limit, and
+// a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them for all replicas. Only when
+// both are open does the context shrink to what the cache holds; a cache that was asked for and is too small is refused
+// by the engine, with arithmetic.
 absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
                          LocalEngineOptions& options) {
   const int64_t trained = config.max_position_embeddings;
@@ -74,7 +74,7 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
     return absl::InvalidArgumentError("max-model-len: 1 token leaves no room for a prompt and an output");
   }
   const int64_t block_bytes = KvCacheBytes(config, options, options.block_size);
-  const int64_t budget = engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4;
+  const int64_t budget = (engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4) / engine.replicas;
   const int64_t budget_tokens = budget / block_bytes * options.block_size;
   const bool both_open = model.max_model_len == 0 && engine.kv_cache_bytes == 0;
   const int64_t longest = both_open ? std::clamp<int64_t>(budget_tokens, 2, trained) : trained;
@@ -148,7 +148,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
 
   LocalEngineOptions options = EngineOptionsFor(config);
   RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
-  ASSIGN_OR_RETURN(model.engine, OpenLocalEngine(model_config, options));
+  ASSIGN_OR_RETURN(model.engines, OpenLocalEngines(model_config, options, config.engine.replicas));
   phases.End("weights", 0.95);
   if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
     model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",
@@ -156,7 +156,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
                                           ": a quarter of the memory holds no more; see kv-cache-memory"));
   }
 
-  RETURN_IF_ERROR(WarmUp(*model.engine));
+  for (const std::unique_ptr<Engine>& engine : model.engines) RETURN_IF_ERROR(WarmUp(*engine));
   phases.End("warm_up", 1.0);
 
   model.info.names = config.model.served_names;

@@ -23,12 +23,15 @@ struct ServedModel {
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplates> chat_templates;
-  std::unique_ptr<Engine> engine;     // warm: it has computed a step
-  std::vector<std::string> warnings;  // what the directory holds and Weft ignores, a line each
+  std::vector<std::unique_ptr<Engine>> engines;  // one a replica; warm: each has computed a step
+  std::vector<std::string> warnings;             // what the directory holds and Weft ignores, a line each
 };
 
 // Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.
 using LoadingProgress = std::function<void(absl::string_view phase, absl::Duration took, double done)>;
+
+// LoadServedModel, or what a test puts in its place.
+using ModelLoader = std::function<absl::StatusOr<ServedModel>(const Config& config, const LoadingProgress& progress)>;
 
 // Any error means that the directory, or a setting, can't be served; its message names the file or the setting, and the
 // field.

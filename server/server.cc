@@ -28,25 +28,49 @@ constexpr std::chrono::seconds kLastResort{2};
 
 int MaxQueuedRequests(const Config& config) {
   const int asked = config.queue.max_queued_requests;
-  return asked > 0 ? asked : 4 * config.engine.max_num_seqs;
+  return asked > 0 ? asked : 4 * config.engine.max_num_seqs * config.engine.replicas;
+}
+
+absl::Duration OrInfinite(absl::Duration bound) {
+  return bound > absl::ZeroDuration() ? bound : absl::InfiniteDuration();
+}
+
+FairQueueOptions QueueOptionsFor(const Config& config) {
+  FairQueueOptions options;
+  options.max_requests = MaxQueuedRequests(config);
+  options.leave_room = config.auth.trust_gateway || !config.auth.api_keys_file.empty();
+  options.max_time_to_first_token = OrInfinite(config.queue.max_ttft);
+  return options;
+}
+
+SchedulerOptions SchedulerOptionsFor(const Config& config) {
+  return {.max_prefill_share = config.engine.max_prefill_share,
+          .max_itl = OrInfinite(config.engine.max_itl),
+          .tell_cache_changes = config.engine.replicas > 1};
 }
 
 std::string Seconds(absl::Duration duration) { return absl::StrFormat("%.3f s", absl::ToDoubleSeconds(duration)); }
 
 }  // namespace
 
-Server::Server(const Config& config)
+Server::Server(const Config& config, ModelLoader load)
     : config_(config),
-      queue_({.max_requests = MaxQueuedRequests(config)}),
-      signals_(loop_, SIGTERM, SIGINT),
+      load_(std::move(load)),
+      auth_(config.auth.trust_gateway),
+      queue_(QueueOptionsFor(config), clock_),
+      dispatcher_({.num_replicas = config.engine.replicas, .max_affinity_wait = config.queue.affinity_wait}, queue_,
+                  clock_),
+      files_(config.auth.api_keys_file, config.queue.tenants_file, auth_, queue_, metrics_),
+      signals_(loop_, SIGTERM, SIGINT, SIGHUP),
       last_resort_(loop_) {}
 
 Server::~Server() {
-  queue_.Close();  // ends the replica, and so its watcher
-  for (std::thread* thread : {&loader_, &watcher_, &drainer_}) {
+  queue_.Close();  // ends the replicas, and so their watchers
+  for (std::thread* thread : {&loader_, &drainer_}) {
     if (thread->joinable()) thread->join();
   }
-  metrics_.SetStatsSource(nullptr, nullptr);
+  for (std::thread& watcher : watchers_) watcher.join();
+  metrics_.SetStatsSource(nullptr);
 }
 
 int Server::Run() {
@@ -64,21 +88,12 @@ int Server::Run() {
 
 // Before the model is loaded, so that probes see how far it is, and a port that is taken is found at once.
 absl::Status Server::OpenSockets() {
-  RETURN_IF_ERROR(LoadKeys());
-  const KeyStore* const keys = keys_.has_value() ? &*keys_ : nullptr;
+  RETURN_IF_ERROR(files_.Load());
   HttpDeps deps{
-      .metrics = metrics_, .request_bytes = request_bytes_, .health = [this] { return health_.Get(); }, .keys = keys};
+      .metrics = metrics_, .request_bytes = request_bytes_, .health = [this] { return health_.Get(); }, .auth = &auth_};
   ASSIGN_OR_RETURN(http_, HttpServer::Start(config_.http, std::move(deps)));
   ASSIGN_OR_RETURN(grpc_,
-                   GrpcServer::Start(config_, {.metrics = metrics_, .request_bytes = request_bytes_, .keys = keys}));
-  return absl::OkStatus();
-}
-
-absl::Status Server::LoadKeys() {
-  if (config_.auth.api_keys_file.empty()) return absl::OkStatus();
-  absl::StatusOr<KeyStore> keys = KeyStore::Load(config_.auth.api_keys_file);
-  if (!keys.ok()) return absl::InvalidArgumentError(absl::StrCat("api-keys: ", keys.status().message()));
-  keys_ = *std::move(keys);
+                   GrpcServer::Start(config_, {.metrics = metrics_, .request_bytes = request_bytes_, .auth = &auth_}));
   return absl::OkStatus();
 }
 
@@ -90,7 +105,7 @@ void Server::Load() {
   };
   auto model = std::make_shared<absl::StatusOr<ServedModel>>(absl::UnknownError(""));  // for the handler
   try {
-    *model = LoadServedModel(config_, progress);
+    *model = load_(config_, progress);
   } catch (const std::exception&) {  // a file system that throws; memory that the files' own numbers ask for
     *model = absl::ResourceExhaustedError("model: loading it ran out of memory");
   }
@@ -114,20 +129,36 @@ void Server::OnLoaded(absl::StatusOr<ServedModel> model) {
   std::fflush(stdout);
 }
 
+void Server::StartReplicas(std::vector<std::unique_ptr<Engine>> engines) {
+  for (std::unique_ptr<Engine>& engine : engines) {
+    const auto id = static_cast<int>(replicas_.size());
+    replicas_.push_back(
+        std::make_unique<Replica>(id, std::move(engine), SchedulerOptionsFor(config_), dispatcher_, clock_));
+  }
+  metrics_.SetStatsSource([this] { return Snapshot(); });
+  num_running_replicas_ = replicas_.size();
+  for (size_t id = 0; id < replicas_.size(); ++id) {
+    replicas_[id]->Start();
+    watchers_.emplace_back([this, id] {
+      replicas_[id]->Join();
+      boost::asio::post(loop_, [this, id] { OnReplicaEnded(id); });
+    });
+  }
+}
+
+SchedulerSnapshot Server::Snapshot() const {
+  SchedulerSnapshot snapshot{.replicas = {}, .queue = queue_.stats()};
+  for (const auto& replica : replicas_) snapshot.replicas.push_back({replica->stats(), replica->status().ok()});
+  return snapshot;
+}
+
 void Server::StartServing() {
-  replica_ = std::make_unique<Replica>(std::move(model_->engine), queue_, clock_);
-  replica_->Start();
-  watcher_ = std::thread([this] {
-    replica_->Join();
-    boost::asio::post(loop_, [this] { OnReplicaEnded(); });
-  });
-  metrics_.SetStatsSource([this] { return replica_->stats(); }, [this] { return queue_.size(); });
+  StartReplicas(std::move(model_->engines));
   GenerationServiceOptions options{.model = model_->info,
                                    .defaults = model_->defaults,
                                    .eos_token_ids = model_->eos_token_ids,
                                    .prefix_cache = config_.engine.prefix_cache,
-                                   .block_size = config_.engine.block_size,
-                                   .max_queued_requests = MaxQueuedRequests(config_)};
+                                   .block_size = config_.engine.block_size};
   const ChatTemplates* const templates = model_->chat_templates.has_value() ? &*model_->chat_templates : nullptr;
   service_ = std::make_unique<GenerationService>(
       std::move(options), GenerationServiceParts{*model_->tokenizer, templates, queue_, metrics_, clock_});
@@ -137,14 +168,19 @@ void Server::StartServing() {
 }
 
 void Server::WaitForSignal() {
-  signals_.async_wait([this](const boost::system::error_code& error, int) {
+  signals_.async_wait([this](const boost::system::error_code& error, int signal) {
     if (error) return;
-    OnSignal();
+    OnSignal(signal);
     WaitForSignal();
   });
 }
 
-void Server::OnSignal() {
+void Server::OnSignal(int signal) {
+  if (signal == SIGHUP) return files_.Reload();
+  OnStopSignal();
+}
+
+void Server::OnStopSignal() {
   if (service_ == nullptr) {
     // Nothing was promised to anybody yet, and loading can't be interrupted.
     spdlog::info("stopped while loading");
@@ -178,15 +214,33 @@ void Server::Drain() {
   queue_.Close();
 }
 
-void Server::OnReplicaEnded() {
-  const absl::Status status = replica_->status();
-  if (status.ok()) return EndWith(kExitOk);  // the queue was closed, by Drain
-  spdlog::critical("the engine died: {}", std::string(status.message()));
+void Server::OnReplicaEnded(size_t id) {
+  --num_running_replicas_;
+  const absl::Status status = replicas_[id]->status();
+  if (!status.ok()) return OnReplicaDied(id, status);
+  if (num_running_replicas_ == 0) EndWith(kExitOk);  // the queue was closed, by Drain
+}
+
+void Server::OnReplicaDied(size_t id, const absl::Status& status) {
+  ++num_dead_replicas_;
+  spdlog::critical("the engine of replica {} died: {}; {} of {} replicas live", id, std::string(status.message()),
+                   num_running_replicas_, replicas_.size());
+  if (num_running_replicas_ == 0) return OnLastReplicaDied();
+  // What it ran went back to the queue before its thread ended.
+  queue_.SetNumReplicas(static_cast<int>(num_running_replicas_));
+  if (draining_) return;
+  health_.Set({.health = Health::kReady,
+               .detail = absl::StrCat(num_dead_replicas_, " of ", replicas_.size(), " replicas died"),
+               .progress = 1,
+               .is_impaired = true});
+}
+
+void Server::OnLastReplicaDied() {
   health_.Set({Health::kDead, "the engine died", 0});
   service_->StopAccepting();
   grpc_->BeginDrain();
-  queue_.Close();  // first, so that nothing comes in behind those that are cancelled
-  service_->CancelAll(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died"));
+  // Closes too, so that nothing comes in behind those that end here.
+  queue_.Fail(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died"));
   EndWith(kExitEngineDied);
 }
 

@@ -1,9 +1,10 @@
-// The whole server: sockets, model, replica, and the order in which they come and go.
+// The whole server: sockets, model, replicas, and the order in which they come and go.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,9 +15,10 @@
 #include "boost/asio/signal_set.hpp"
 #include "boost/asio/steady_timer.hpp"
 #include "scheduler/clock.h"
+#include "scheduler/dispatcher.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/replica.h"
-#include "server/auth.h"
+#include "server/authenticator.h"
 #include "server/config.h"
 #include "server/front_end_limits.h"
 #include "server/generation_service.h"
@@ -25,20 +27,21 @@
 #include "server/http_server.h"
 #include "server/memory_budget.h"
 #include "server/metrics.h"
+#include "server/reloadable_files.h"
 #include "server/served_model.h"
 
 namespace weft {
 
-// Lives on the main thread, whose event loop turns what happens (a signal, the model is loaded, the replica ended) into
+// Lives on the main thread, whose event loop turns what happens (a signal, the model is loaded, a replica ended) into
 // the next state:
 //
 //   loading --> ready --> draining --> ended
 //
 // What takes time runs on a thread of its own, one for each arrow, and posts its end to the loop, so a signal is always
-// heard.
+// heard. A replica that dies leaves the others to go on; with the last one the server ends.
 class Server {
  public:
-  explicit Server(const Config& config);
+  explicit Server(const Config& config, ModelLoader load = LoadServedModel);
   ~Server();
 
   Server(const Server&) = delete;
@@ -49,28 +52,35 @@ class Server {
 
  private:
   absl::Status OpenSockets();
-  absl::Status LoadKeys();
   void Load();                                       // on loader_
   void OnLoaded(absl::StatusOr<ServedModel> model);  // this and the other On... on the loop
   void StartServing();
-  void OnSignal();
+  void StartReplicas(std::vector<std::unique_ptr<Engine>> engines);
+  SchedulerSnapshot Snapshot() const;
+  void OnSignal(int signal);
+  void OnStopSignal();
   void BeginDrain();
   void Drain();  // on drainer_
-  void OnReplicaEnded();
+  void OnReplicaEnded(size_t id);
+  void OnReplicaDied(size_t id, const absl::Status& status);
+  void OnLastReplicaDied();
   void WaitForSignal();
   void StopSockets();
   void EndWith(int exit_status);
 
   const Config config_;
+  const ModelLoader load_;
   const absl::Time start_ = absl::Now();
   const SystemClock clock_;
   Metrics metrics_;
   MemoryBudget request_bytes_{kMaxRequestBytes};
   HealthBoard health_;
-  std::optional<KeyStore> keys_;
+  Authenticator auth_;
   FairQueue queue_;
+  Dispatcher dispatcher_;
+  ReloadableFiles files_;
   std::optional<ServedModel> model_;
-  std::unique_ptr<Replica> replica_;
+  std::vector<std::unique_ptr<Replica>> replicas_;  // by id
   std::unique_ptr<GenerationService> service_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<GrpcServer> grpc_;
@@ -80,9 +90,11 @@ class Server {
   boost::asio::signal_set signals_;
   boost::asio::steady_timer last_resort_;
   std::thread loader_;
-  std::thread watcher_;  // of the replica's end
+  std::vector<std::thread> watchers_;  // of each replica's end
   std::thread drainer_;
   bool draining_ = false;
+  size_t num_running_replicas_ = 0;
+  size_t num_dead_replicas_ = 0;
   int exit_status_ = 0;
 };
 

@@ -63,6 +63,15 @@ absl::Status ReadNumber(const NumberSetting& setting, const std::string& text) {
   return absl::OkStatus();
 }
 
+absl::Status ReadFraction(const FractionSetting& setting, const std::string& text) {
+  double number = 0;
+  if (!absl::SimpleAtod(text, &number) || !(number >= setting.least && number <= setting.most)) {
+    return Wrong(text, absl::StrCat("a number from ", setting.least, " to ", setting.most));
+  }
+  *setting.value = number;
+  return absl::OkStatus();
+}
+
 absl::Status ReadBytes(const BytesSetting& setting, const std::string& text) {
   if (setting.auto_is_zero && text == kAuto) {
     Store(setting.value, 0);
@@ -150,6 +159,7 @@ absl::Status ReadSetting(const SettingRef& setting, absl::Span<const std::string
                         [&](const ListSetting&) { return absl::OkStatus(); },
                         [&](const SwitchSetting& s) { return ReadSwitch(s, text); },
                         [&](const NumberSetting& s) { return ReadNumber(s, text); },
+                        [&](const FractionSetting& s) { return ReadFraction(s, text); },
                         [&](const BytesSetting& s) { return ReadBytes(s, text); },
                         [&](const DurationSetting& s) { return ReadDuration(s, text); },
                         [&](const auto& s) { return ReadWord(s, text); },
@@ -166,6 +176,7 @@ std::string WriteSetting(const SettingRef& setting) {
                           return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto)
                                                                       : absl::StrCat(Load(s.value));
                         },
+                        [](const FractionSetting& s) { return absl::StrCat(*s.value); },
                         [](const BytesSetting& s) {
                           return s.auto_is_zero && Load(s.value) == 0 ? std::string(kAuto) : WriteBytes(Load(s.value));
                         },
@@ -181,6 +192,7 @@ std::string SettingSyntax(const SettingRef& setting) {
                         [](const ListSetting& s) { return absl::StrCat(s.syntax, "..."); },
                         [](const SwitchSetting&) { return std::string(); },
                         [](const NumberSetting&) { return std::string("N"); },
+                        [](const FractionSetting&) { return std::string("X"); },
                         [](const BytesSetting&) { return std::string("SIZE"); },
                         [](const DurationSetting&) { return std::string("TIME"); },
                         [](const auto& s) { return JoinWords(s, "|"); },

@@ -43,6 +43,13 @@ struct NumberSetting {
   bool auto_is_zero = false;
 };
 
+// A part of a whole, or any other number with a point: "0.5".
+struct FractionSetting {
+  double* value;
+  double least = 0;
+  double most = 1;
+};
+
 // Bytes, written with a unit: "512KiB", "2GiB". At least 1.
 struct BytesSetting {
   std::variant<int*, int64_t*> value;
@@ -62,9 +69,9 @@ struct WordSetting {
   absl::Span<const std::pair<absl::string_view, T>> words;
 };
 
-using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, BytesSetting, DurationSetting,
-                                WordSetting<std::string>, WordSetting<LoadFormat>, WordSetting<PrefixCache>,
-                                WordSetting<std::optional<DType>>>;
+using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, FractionSetting, BytesSetting,
+                                DurationSetting, WordSetting<std::string>, WordSetting<LoadFormat>,
+                                WordSetting<PrefixCache>, WordSetting<std::optional<DType>>>;
 
 // Reads `texts` (one, but for a list) into the setting. The message says what is wrong and what would be right, without
 // the setting's name. What was there stays on error.

@@ -9,9 +9,8 @@
 
 #include "engine/local_engine.h"
 #include "nlohmann/json.hpp"
-#include "scheduler/scheduler.h"
 #include "tests/engine/model_runner.h"
-#include "tests/fakes/recording_sink.h"
+#include "tests/fakes/hand_driven_replica.h"
 
 namespace weft {
 namespace {
@@ -64,39 +63,21 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
                                .max_num_seqs = std::min(8, budget),
                                .max_num_batched_tokens = budget};
     options.kv_cache_bytes = KvCacheBytes(*config, options, 3 * options.max_model_len);
-    auto engine = OpenLocalEngine(*config, options);
+    auto engine = OpenLocalEngines(*config, options, 1);
     ASSERT_TRUE(engine.ok()) << engine.status();
-    SystemClock clock;
-    Scheduler scheduler((*engine)->limits(), clock);
+    HandDrivenReplica replica(std::move(engine->front()));
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const size_t num_cases = golden["cases"].size();
     for (size_t i = 0; i < 2 * num_cases; ++i) {
       const nlohmann::json& c = golden["cases"][i % num_cases];
       auto request = std::make_unique<Request>();
-      request->id = static_cast<int64_t>(sinks.size());
       request->prompt = c["prompt"].get<std::vector<int32_t>>();
       request->sampling.temperature = 0;
       request->stop.max_tokens = static_cast<int32_t>(c["greedy"].size());
-      request->prefix_scope = ScopeKey("tenant", "", "");
-      request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, options.block_size);
-      sinks.push_back(std::make_shared<RecordingSink>());
-      request->sink = sinks.back();
-      scheduler.Add(std::move(request));
+      sinks.push_back(replica.Push(std::move(request)));
     }
-    while (scheduler.HasWork() || (*engine)->HasInFlight()) {
-      while ((*engine)->HasRoom()) {
-        Batch batch = scheduler.Schedule();
-        if (batch.empty()) break;
-        (*engine)->Submit(std::move(batch));
-      }
-      const absl::StatusOr<StepResult> result = (*engine)->Collect();
-      ASSERT_TRUE(result.ok()) << result.status();
-      scheduler.Commit(*result);
-      for (const Event& event : scheduler.TakeEvents()) {
-        if (event.token.has_value()) event.sink->Push(*event.token);
-      }
-    }
-    EXPECT_GT(scheduler.stats().num_cached_tokens, 0);
+    replica.RunUntilIdle();
+    EXPECT_GT(replica.stats().num_cached_tokens, 0);
     for (size_t i = 0; i < sinks.size(); ++i) {
       const std::vector<int32_t> expected = golden["cases"][i % num_cases]["greedy"];
       EXPECT_EQ(sinks[i]->tokens, expected) << "case " << i << ", budget " << budget;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -35,7 +36,10 @@ class FakeEngine final : public Engine {
   absl::StatusOr<StepResult> Collect() override {
     const Batch batch = std::move(in_flight_.front());
     in_flight_.pop_front();
-    if (!death_.ok()) return death_;
+    if (!death_.ok() && num_steps_left_-- <= 0) return death_;
+    for (const SlotStart& start : batch.slot_starts) {
+      if (deadly_seed_ == start.sampling.seed) return death_ = absl::UnavailableError("killed by a request");
+    }
     return device_.Execute(batch);
   }
 
@@ -43,7 +47,14 @@ class FakeEngine final : public Engine {
   void SpoilPosition(int64_t position) { spoilt_position_ = position; }
 
   // From now on every Collect fails.
-  void Die(absl::Status status) { death_ = std::move(status); }
+  void Die(absl::Status status) { DieAfter(0, std::move(status)); }
+  // ... after so many that don't.
+  void DieAfter(int num_steps, absl::Status status) {
+    num_steps_left_ = num_steps;
+    death_ = std::move(status);
+  }
+  // A sequence with this seed kills it.
+  void DieOfSeed(uint64_t seed) { deadly_seed_ = seed; }
 
   // What a request with this prompt draws, stop criteria aside.
   static std::vector<int32_t> ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
@@ -57,6 +68,8 @@ class FakeEngine final : public Engine {
   std::deque<Batch> in_flight_;
   ShadowDevice device_;
   absl::Status death_;
+  int num_steps_left_ = 0;  // before it dies
+  std::optional<uint64_t> deadly_seed_;
   int64_t spoilt_position_ = -1;
 };
 

@@ -23,6 +23,7 @@ class RecordingSink final : public TokenSink {
       scores.push_back(token);
     } else {
       tokens.push_back(token.token);
+      logprobs.push_back(token.logprob);
     }
   }
   void Finish(const FinishEvent& event) override {
@@ -34,6 +35,7 @@ class RecordingSink final : public TokenSink {
 
   std::optional<int64_t> cached;  // tokens of the prompt, once it has started
   std::vector<int32_t> tokens;
+  std::vector<float> logprobs;       // of the tokens; zeros unless they were asked for
   std::vector<SampledToken> scores;  // of the prompt
   std::optional<FinishEvent> finish;
   absl::Notification finished;  // for tests with threads: after it, the rest may be read

@@ -5,125 +5,371 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
+#include "tests/fakes/manual_clock.h"
 #include "tests/fakes/recording_sink.h"
 
 namespace weft {
 namespace {
 
-std::unique_ptr<Request> MakeRequest(int64_t id, const std::string& tenant, size_t prompt_tokens = 10) {
-  auto request = std::make_unique<Request>();
-  request->id = id;
-  request->tenant = tenant;
-  request->prompt.assign(prompt_tokens, 1);
-  request->sink = std::make_shared<RecordingSink>();
-  return request;
-}
+using Reason = Refusal::Reason;
 
-void Push(FairQueue& queue, std::unique_ptr<Request> request) { ASSERT_TRUE(queue.Push(request).ok()); }
+struct RequestOptions {
+  size_t prompt_tokens = 10;
+  Priority priority = Priority::kNormal;
+  bool score_prompt = false;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// A queue whose replica takes whatever it is offered.
+struct Line {
+  explicit Line(const FairQueueOptions& options = {}) : queue(options, clock) {}
+
+  std::shared_ptr<RecordingSink> Push(int64_t id, const std::string& tenant, const RequestOptions& options = {}) {
+    auto request = std::make_unique<Request>();
+    request->id = id;
+    request->tenant = tenant;
+    request->prompt.assign(options.prompt_tokens, 1);
+    request->priority = options.priority;
+    request->sampling.score_prompt = options.score_prompt;
+    request->deadline = options.deadline;
+    auto sink = std::make_shared<RecordingSink>();
+    request->sink = sink;
+    auto places = queue.Reserve(tenant, options.priority, 1);
+    EXPECT_TRUE(std::holds_alternative<QueuePlaces>(places));
+    EXPECT_TRUE(queue.Push(std::get<QueuePlaces>(places), request));
+    queue.CheckInvariants();
+    return sink;
+  }
+
+  std::unique_ptr<Request> Pop() {
+    auto request = queue.Pull([](const Request&) { return Verdict::kTake; }).request;
+    queue.CheckInvariants();
+    return request;
+  }
+
+  // Takes one and lets it finish, so that caps on what runs don't matter.
+  std::string PopTenant() {
+    const auto request = Pop();
+    if (request == nullptr) return "";
+    queue.Leave(*request->account);
+    return request->tenant;
+  }
+
+  std::map<std::string, int> PopTenants(int count) {
+    std::map<std::string, int> popped;
+    for (int i = 0; i < count; ++i) ++popped[PopTenant()];
+    return popped;
+  }
+
+  void SetPolicy(const std::string& tenant, const TenantPolicy& policy) {
+    auto policies = std::make_shared<TenantPolicies>(*queue.policies());
+    policies->named[tenant] = policy;
+    queue.SetPolicies(std::move(policies));
+  }
+
+  std::optional<Reason> RefusalOf(const std::string& tenant, int64_t count = 1) {
+    const auto places = queue.Reserve(tenant, Priority::kNormal, count);
+    if (std::holds_alternative<QueuePlaces>(places)) return std::nullopt;
+    EXPECT_GE(std::get<Refusal>(places).retry_after, absl::Seconds(1));
+    return std::get<Refusal>(places).reason;
+  }
+
+  ManualClock clock;
+  FairQueue queue;
+};
 
 TEST(FairQueueTest, ServesOneTenantInOrderOfArrival) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 5; ++id) Push(queue, MakeRequest(id, "a"));
-  for (int64_t id = 0; id < 5; ++id) EXPECT_EQ(queue.TryPop()->id, id);
-  EXPECT_EQ(queue.TryPop(), nullptr);
+  Line line;
+  for (int64_t id = 0; id < 5; ++id) line.Push(id, "a");
+  for (int64_t id = 0; id < 5; ++id) EXPECT_EQ(line.Pop()->id, id);
+  EXPECT_EQ(line.Pop(), nullptr);
 }
 
 TEST(FairQueueTest, ABurstOfOneTenantDoesNotDelayAnother) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 100; ++id) Push(queue, MakeRequest(id, "noisy"));
-  EXPECT_EQ(queue.TryPop()->tenant, "noisy");
-  Push(queue, MakeRequest(100, "quiet"));
-  Push(queue, MakeRequest(101, "quiet"));
+  Line line;
+  for (int64_t id = 0; id < 100; ++id) line.Push(id, "noisy");
+  EXPECT_EQ(line.PopTenant(), "noisy");
+  line.Push(100, "quiet");
+  line.Push(101, "quiet");
   int64_t last_quiet = 0;
-  for (int64_t turn = 1; queue.size() > 0; ++turn) {
-    if (queue.TryPop()->tenant == "quiet") last_quiet = turn;
+  for (int64_t turn = 1; line.queue.size() > 0; ++turn) {
+    if (line.PopTenant() == "quiet") last_quiet = turn;
   }
   EXPECT_LE(last_quiet, 4);
 }
 
 TEST(FairQueueTest, SharesServiceByTokensNotByRequests) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 300; ++id)
-    Push(queue, MakeRequest(id, id % 2 == 0 ? "long" : "short", id % 2 == 0 ? 90 : 30));
-  std::map<std::string, int> popped;
-  for (int i = 0; i < 100; ++i) ++popped[queue.TryPop()->tenant];
-  EXPECT_NEAR(popped["short"], 75, 2);
+  Line line;
+  for (int64_t id = 0; id < 300; ++id) {
+    line.Push(id, id % 2 == 0 ? "long" : "short", {.prompt_tokens = id % 2 == 0 ? size_t{90} : size_t{30}});
+  }
+  EXPECT_NEAR(line.PopTenants(100)["short"], 75, 2);
+}
+
+TEST(FairQueueTest, SharesServiceByWeight) {
+  Line line;
+  line.SetPolicy("heavy", {.weight = 4});
+  for (int64_t id = 0; id < 400; ++id) line.Push(id, id % 2 == 0 ? "heavy" : "light");
+  EXPECT_NEAR(line.PopTenants(100)["heavy"], 80, 2);
 }
 
 TEST(FairQueueTest, AScoredPromptCostsMore) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 200; ++id) {
-    auto request = MakeRequest(id, id % 2 == 0 ? "scores" : "plain");
-    request->sampling.score_prompt = id % 2 == 0;
-    Push(queue, std::move(request));
-  }
-  std::map<std::string, int> popped;
-  for (int i = 0; i < 90; ++i) ++popped[queue.TryPop()->tenant];
-  EXPECT_NEAR(popped["plain"], 80, 2);
+  Line line;
+  for (int64_t id = 0; id < 200; ++id) line.Push(id, id % 2 == 0 ? "scores" : "plain", {.score_prompt = id % 2 == 0});
+  EXPECT_NEAR(line.PopTenants(90)["plain"], 80, 2);
 }
 
 TEST(FairQueueTest, CachedPromptTokensCostATenth) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 400; ++id) Push(queue, MakeRequest(id, id % 2 == 0 ? "cached" : "computed", 100));
+  Line line;
+  for (int64_t id = 0; id < 400; ++id) line.Push(id, id % 2 == 0 ? "cached" : "computed", {.prompt_tokens = 100});
   std::map<std::string, int> popped;
   for (int i = 0; i < 110; ++i) {
-    const std::string tenant = queue.TryPop()->tenant;
-    if (tenant == "cached") queue.RefundCached(tenant, 100);
-    ++popped[tenant];
+    const auto request = line.Pop();
+    if (request->tenant == "cached") line.queue.ChargeCached(*request->account, 100);
+    ++popped[request->tenant];
   }
   EXPECT_NEAR(popped["cached"], 100, 2);
 }
 
 TEST(FairQueueTest, OutputTokensCountAsService) {
-  FairQueue queue({});
-  for (int64_t id = 0; id < 10; ++id) Push(queue, MakeRequest(id, id % 2 == 0 ? "a" : "b"));
-  queue.ChargeOutput("a", 1000);
-  for (int i = 0; i < 5; ++i) EXPECT_EQ(queue.TryPop()->tenant, "b");
+  Line line;
+  for (int64_t id = 0; id < 12; ++id) line.Push(id, id % 2 == 0 ? "a" : "b");
+  const auto first = line.Pop();
+  EXPECT_EQ(first->tenant, "a");
+  const std::vector<TenantAccount*> drawn(1000, first->account);
+  line.queue.ChargeDrawn(drawn);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(line.PopTenant(), "b");
 }
 
 TEST(FairQueueTest, IdlingEarnsNoCredit) {
-  FairQueue queue({});
-  Push(queue, MakeRequest(0, "idle"));
-  queue.TryPop();
-  for (int64_t id = 1; id < 200; ++id) Push(queue, MakeRequest(id, "busy"));
-  for (int i = 0; i < 100; ++i) queue.TryPop();
-  for (int64_t id = 200; id < 300; ++id) Push(queue, MakeRequest(id, "idle"));
-  int idle = 0;
-  for (int i = 0; i < 20; ++i) idle += queue.TryPop()->tenant == "idle" ? 1 : 0;
-  EXPECT_NEAR(idle, 10, 1);
+  Line line;
+  line.Push(0, "idle");
+  line.PopTenant();
+  for (int64_t id = 1; id < 200; ++id) line.Push(id, "busy");
+  line.PopTenants(100);
+  for (int64_t id = 200; id < 300; ++id) line.Push(id, "idle");
+  EXPECT_NEAR(line.PopTenants(20)["idle"], 10, 1);
 }
 
-TEST(FairQueueTest, RefusesOneMoreThanItsBoundAndLeavesTheRequest) {
-  FairQueue queue({.max_requests = 2});
-  Push(queue, MakeRequest(0, "a"));
-  Push(queue, MakeRequest(1, "a"));
-  auto third = MakeRequest(2, "a");
-  EXPECT_EQ(queue.Push(third).code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_NE(third, nullptr);
-  queue.TryPop();
-  EXPECT_TRUE(queue.Push(third).ok());
+TEST(FairQueueTest, BeingHeldBackByACapEarnsNoCredit) {
+  Line line;
+  line.SetPolicy("capped", {.max_running = 1});
+  for (int64_t id = 0; id < 100; ++id) line.Push(id, "capped");
+  const auto running = line.Pop();
+  for (int64_t id = 100; id < 300; ++id) line.Push(id, "free");
+  EXPECT_EQ(line.PopTenants(100)["free"], 100);
+  line.SetPolicy("capped", {});
+  line.queue.Leave(*running->account);
+  for (int64_t id = 300; id < 400; ++id) line.Push(id, "free");
+  EXPECT_NEAR(line.PopTenants(20)["capped"], 10, 1);
+}
+
+TEST(FairQueueTest, AHigherClassGoesFirstWhoeverWasServedLess) {
+  Line line;
+  for (int64_t id = 0; id < 10; ++id) line.Push(id, "low", {.priority = Priority::kLow});
+  for (int64_t id = 10; id < 20; ++id) line.Push(id, "normal");
+  for (int64_t id = 20; id < 30; ++id) line.Push(id, "high", {.prompt_tokens = 1000, .priority = Priority::kHigh});
+  EXPECT_EQ(line.PopTenants(10)["high"], 10);
+  EXPECT_EQ(line.PopTenants(10)["normal"], 10);
+  EXPECT_EQ(line.PopTenants(10)["low"], 10);
+}
+
+TEST(FairQueueTest, RefusesOneMoreThanItsBound) {
+  Line line({.max_requests = 2});
+  line.Push(0, "a");
+  EXPECT_EQ(line.RefusalOf("a", 2), Reason::kQueueFull);
+  line.Push(1, "a");
+  EXPECT_EQ(line.RefusalOf("b"), Reason::kQueueFull);
+  line.PopTenant();
+  EXPECT_EQ(line.RefusalOf("b"), std::nullopt);
+}
+
+TEST(FairQueueTest, APlaceThatIsNotUsedComesBack) {
+  Line line({.max_requests = 1});
+  {
+    const auto places = line.queue.Reserve("a", Priority::kNormal, 1);
+    EXPECT_EQ(line.RefusalOf("a"), Reason::kQueueFull);
+  }
+  EXPECT_EQ(line.RefusalOf("a"), std::nullopt);
+  line.queue.CheckInvariants();
+}
+
+TEST(FairQueueTest, OneTenantAloneFillsHalfOfAQueueThatLeavesRoom) {
+  Line line({.max_requests = 16, .leave_room = true});
+  int64_t id = 0;
+  for (; line.RefusalOf("noisy") == std::nullopt; ++id) line.Push(id, "noisy");
+  EXPECT_EQ(id, 8);
+  EXPECT_EQ(line.RefusalOf("quiet"), std::nullopt);
+}
+
+TEST(FairQueueTest, KeepsATenantsCaps) {
+  Line line;
+  line.SetPolicy("a", {.max_running = 2, .max_queued = 3});
+  for (int64_t id = 0; id < 3; ++id) line.Push(id, "a");
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantQueueFull);
+  EXPECT_EQ(line.RefusalOf("b"), std::nullopt);
+  const auto first = line.Pop();
+  const auto second = line.Pop();
+  EXPECT_EQ(line.Pop(), nullptr);
+  line.queue.Leave(*first->account);
+  EXPECT_NE(line.Pop(), nullptr);
+}
+
+TEST(FairQueueTest, KeepsATenantsTokensAMinute) {
+  Line line;
+  line.SetPolicy("a", {.max_tokens_per_minute = 60});
+  line.Push(0, "a", {.prompt_tokens = 50});
+  line.Push(1, "a", {.prompt_tokens = 50});  // into debt: 40
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(absl::Seconds(39));
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(absl::Seconds(2));
+  EXPECT_EQ(line.RefusalOf("a"), std::nullopt);
+  const std::vector<TenantAccount*> drawn(10, line.Pop()->account);
+  line.queue.ChargeDrawn(drawn);
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(-absl::Hours(1));
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(absl::Minutes(1));
+  EXPECT_EQ(line.RefusalOf("a"), std::nullopt)
+      << "a clock that jumped back costs no more than what passes from then on";
+}
+
+TEST(FairQueueTest, ANewPolicyHoldsForWhatAlreadyWaits) {
+  Line line;
+  for (int64_t id = 0; id < 40; ++id) line.Push(id, id % 2 == 0 ? "a" : "b");
+  line.SetPolicy("b", {.max_running = 0});
+  EXPECT_EQ(line.PopTenants(20)["a"], 20);
+  EXPECT_EQ(line.Pop(), nullptr);
+}
+
+TEST(FairQueueTest, WhatIsGivenBackHasItsPlaceAndIsNotChargedAgain) {
+  Line line;
+  for (int64_t id = 0; id < 4; ++id) line.Push(id, id < 3 ? "a" : "b");
+  auto first = line.Pop();
+  auto second = line.Pop();
+  EXPECT_EQ(second->tenant, "b");
+  line.queue.GiveBack(std::move(first));
+  line.queue.CheckInvariants();
+  EXPECT_EQ(line.Pop()->id, 0);
+  EXPECT_EQ(line.Pop()->id, 1);
+}
+
+TEST(FairQueueTest, WhoMustWaitForAPrefixHoldsNobodyUp) {
+  Line line;
+  for (int64_t id = 0; id < 3; ++id) line.Push(id, "a");
+  const auto judge = [](const Request& request) { return request.id == 0 ? Verdict::kPass : Verdict::kTake; };
+  EXPECT_EQ(line.queue.Pull(judge).request->id, 1);
+  EXPECT_EQ(line.queue.Pull(judge).request->id, 2);
+  EXPECT_EQ(line.queue.Pull(judge).request, nullptr);
+  EXPECT_EQ(line.Pop()->id, 0);
+}
+
+TEST(FairQueueTest, NobodyOvertakesWhoeverIsTooLargeJustNow) {
+  Line line;
+  line.Push(0, "a", {.prompt_tokens = 1000});
+  line.Push(1, "b");
+  line.Push(2, "b", {.priority = Priority::kLow});
+  const auto judge = [](const Request& request) {
+    return request.prompt.size() > 100 ? Verdict::kBlocked : Verdict::kTake;
+  };
+  EXPECT_EQ(line.queue.Pull(judge).request, nullptr);
+  line.Push(3, "c", {.priority = Priority::kHigh});
+  EXPECT_EQ(line.queue.Pull(judge).request->id, 3) << "a higher class does";
 }
 
 TEST(FairQueueTest, CancelTakesOutAWaitingRequestAndEndsIt) {
-  FairQueue queue({});
-  auto request = MakeRequest(7, "a");
-  const auto sink = std::static_pointer_cast<RecordingSink>(request->sink);
-  Push(queue, std::move(request));
-  EXPECT_TRUE(queue.Cancel(7));
-  EXPECT_FALSE(queue.Cancel(7));
+  Line line;
+  const auto sink = line.Push(7, "a");
+  EXPECT_TRUE(line.queue.Cancel(7));
+  EXPECT_FALSE(line.queue.Cancel(7));
   EXPECT_EQ(sink->finish->reason, FinishReason::kCancelled);
-  EXPECT_EQ(queue.TryPop(), nullptr);
+  EXPECT_EQ(line.Pop(), nullptr);
+}
+
+TEST(FairQueueTest, WhoeverNobodyWaitsForAnyMoreEndsInTheQueue) {
+  Line line;
+  const auto cancelled = line.Push(0, "a");
+  const auto late = line.Push(1, "a", {.deadline = line.clock.Now() + absl::Seconds(1)});
+  const auto given_back = line.Push(2, "b");
+  auto request = line.queue.Pull([](const Request& r) { return r.id == 2 ? Verdict::kTake : Verdict::kPass; }).request;
+  given_back->cancelled = true;
+  line.queue.GiveBack(std::move(request));
+  EXPECT_EQ(given_back->finish->reason, FinishReason::kCancelled);
+  cancelled->cancelled = true;
+  line.clock.Advance(absl::Seconds(1));
+  EXPECT_EQ(line.Pop(), nullptr);
+  EXPECT_EQ(cancelled->finish->reason, FinishReason::kCancelled);
+  EXPECT_EQ(late->finish->status.code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(FairQueueTest, ClosedTakesNothingNewAndGivesWhatWaits) {
-  FairQueue queue({});
-  Push(queue, MakeRequest(0, "a"));
-  queue.Close();
-  queue.WaitForWork();
-  auto late = MakeRequest(1, "a");
-  EXPECT_EQ(queue.Push(late).code(), absl::StatusCode::kUnavailable);
-  EXPECT_NE(queue.TryPop(), nullptr);
+  Line line;
+  line.Push(0, "a");
+  auto places = line.queue.Reserve("a", Priority::kNormal, 1);
+  line.queue.Close();
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kClosed);
+  auto late = std::make_unique<Request>();
+  EXPECT_FALSE(line.queue.Push(std::get<QueuePlaces>(places), late));
+  EXPECT_NE(late, nullptr);
+  EXPECT_FALSE(line.queue.drained());
+  const auto running = line.Pop();
+  EXPECT_FALSE(line.queue.drained()) << "it may come back";
+  line.queue.Leave(*running->account);
+  EXPECT_TRUE(line.queue.drained());
+}
+
+TEST(FairQueueTest, FailedItEndsWhatWaitsAndWhatComesBack) {
+  Line line;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int64_t id = 0; id < 3; ++id) sinks.push_back(line.Push(id, "a"));
+  auto running = line.Pop();
+  line.queue.Fail(absl::UnavailableError("gone"));
+  line.queue.GiveBack(std::move(running));
+  line.queue.CheckInvariants();
+  for (const auto& sink : sinks) EXPECT_EQ(sink->finish->status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(line.queue.drained());
+}
+
+TEST(FairQueueTest, RefusesWhoseFirstTokenWouldComeTooLate) {
+  Line line({.max_time_to_first_token = absl::Seconds(2)});
+  for (int64_t id = 0; id < 10; ++id) line.Push(id, "busy", {.prompt_tokens = 1000});
+  EXPECT_EQ(line.RefusalOf("busy"), std::nullopt) << "nothing is known of the replicas' speed";
+  line.queue.service_rate().Observe({.took = absl::Seconds(1), .num_prompt_tokens = 1000, .num_finished = 5});
+  EXPECT_EQ(line.RefusalOf("busy"), Reason::kTooSlow);
+  EXPECT_EQ(line.RefusalOf("other"), std::nullopt) << "it has its own share";
+  EXPECT_TRUE(line.queue.CheckTimeToFirstToken("other", Priority::kNormal, 10'000).has_value());
+  EXPECT_EQ(line.queue.CheckTimeToFirstToken("other", Priority::kNormal, 100), std::nullopt);
+  EXPECT_EQ(line.queue.CheckTimeToFirstToken("busy", Priority::kHigh, 100), std::nullopt) << "before all that wait";
+}
+
+TEST(FairQueueTest, TellsHowFarTenantsAreApart) {
+  Line line;
+  for (int64_t id = 0; id < 4; ++id) line.Push(id, id % 2 == 0 ? "a" : "b", {.prompt_tokens = 30});
+  EXPECT_EQ(line.queue.stats().fairness_gap, 0);
+  const auto request = line.Pop();
+  const QueueStats stats = line.queue.stats();
+  EXPECT_EQ(stats.fairness_gap, 30);
+  int64_t running = 0, waiting = 0;
+  for (const QueueStats::Tenant& tenant : stats.tenants) {
+    running += tenant.num_running;
+    waiting += tenant.num_waiting[static_cast<size_t>(Priority::kNormal)];
+  }
+  EXPECT_EQ(running, 1);
+  EXPECT_EQ(waiting, 3);
+}
+
+TEST(FairQueueTest, ForgetsTenantsThatSayNothingAnyMore) {
+  Line line;
+  for (int64_t id = 0; id < 10'000; ++id) {
+    line.Push(id, "tenant " + std::to_string(id), {.prompt_tokens = 1});
+    line.PopTenant();
+  }
+  EXPECT_LT(line.queue.num_accounts(), 1000u);
 }
 
 }  // namespace

@@ -21,9 +21,30 @@ std::string WriteFile(const std::string& name, const std::string& text) {
 }
 
 TEST(ConfigTest, ReadsEveryKindOfFlag) {
-  const auto config = ParseConfig({"--model", "/m", "--served-model-name", "a", "b", "--weight-dtype=int8",
-                                   "--load-format", "dummy", "--max-num-seqs=8", "--kv-cache-memory", "2GiB",
-                                   "--drain-timeout", "1500ms", "--port", "0", "--insecure", "--log-level", "warn"},
+  const auto config = ParseConfig({"--model",
+                                   "/m",
+                                   "--served-model-name",
+                                   "a",
+                                   "b",
+                                   "--weight-dtype=int8",
+                                   "--load-format",
+                                   "dummy",
+                                   "--max-num-seqs=8",
+                                   "--kv-cache-memory",
+                                   "2GiB",
+                                   "--max-prefill-share",
+                                   "0.25",
+                                   "--max-itl=0s",
+                                   "--trust-gateway",
+                                   "--tenants",
+                                   "/t",
+                                   "--drain-timeout",
+                                   "1500ms",
+                                   "--port",
+                                   "0",
+                                   "--insecure",
+                                   "--log-level",
+                                   "warn"},
                                   {});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->model.dir, "/m");
@@ -33,6 +54,10 @@ TEST(ConfigTest, ReadsEveryKindOfFlag) {
   EXPECT_EQ(config->engine.max_num_seqs, 8);
   EXPECT_EQ(config->engine.kv_cache_bytes, int64_t{2} << 30);
   EXPECT_EQ(config->drain_timeout, absl::Milliseconds(1500));
+  EXPECT_EQ(config->engine.max_prefill_share, 0.25);
+  EXPECT_EQ(config->engine.max_itl, absl::ZeroDuration());
+  EXPECT_TRUE(config->auth.trust_gateway);
+  EXPECT_EQ(config->queue.tenants_file, "/t");
   EXPECT_EQ(config->http.port, 0);
   EXPECT_TRUE(config->auth.insecure);
   EXPECT_EQ(config->log.level, "warn");
@@ -128,6 +153,14 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{{"/m", "--drain-timeout", "-5s"}, {}, "", {"--drain-timeout"}},
         Refusal{{"/m", "--drain-timeout", "inf"}, {}, "", {"--drain-timeout"}},
         Refusal{{"/m", "--weight-dtype", "int4"}, {}, "", {"--weight-dtype", "int4", "int8"}},
+        Refusal{{"/m", "--replicas", "0"}, {}, "", {"--replicas", "1 to 16"}},
+        Refusal{{"/m", "--replicas", "17"}, {}, "", {"--replicas", "1 to 16"}},
+        Refusal{{"/m", "--max-prefill-share", "0"}, {}, "", {"--max-prefill-share", "0.05 to 1"}},
+        Refusal{{"/m", "--max-prefill-share", "1.1"}, {}, "", {"--max-prefill-share"}},
+        Refusal{{"/m", "--max-prefill-share", "nan"}, {}, "", {"--max-prefill-share"}},
+        Refusal{{"/m", "--max-itl", "200"}, {}, "", {"--max-itl", "unit"}},
+        Refusal{{"/m", "--max-ttft", "-1s"}, {}, "", {"--max-ttft"}},
+        Refusal{{"/m", "--affinity-wait", "inf"}, {}, "", {"--affinity-wait"}},
         Refusal{{"/m", "--log-level", "loud"}, {}, "", {"--log-level", "debug"}},
         // Settings that contradict each other.
         Refusal{{"/m", "--max-num-seqs", "64", "--max-num-batched-tokens", "32"},

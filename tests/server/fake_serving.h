@@ -8,11 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "scheduler/clock.h"
+#include "scheduler/dispatcher.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/replica.h"
 #include "server/generation_service.h"
@@ -27,9 +29,33 @@ inline constexpr char kFakeTemplate[] =
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n{{ m.content }}<|eot_id|>"
     "{% endfor %}{% if messages[0].content == 'forbidden' %}{{ raise_exception('no') }}{% endif %}";
 
+// A FakeEngine whose life is so many steps long.
+class MortalEngine final : public Engine {
+ public:
+  MortalEngine(const EngineLimits& limits, int64_t steps_to_live) : engine_(limits), steps_to_live_(steps_to_live) {}
+
+  const EngineLimits& limits() const override { return engine_.limits(); }
+  bool HasRoom() const override { return engine_.HasRoom(); }
+  bool HasInFlight() const override { return engine_.HasInFlight(); }
+  void Submit(const Batch& batch) override { engine_.Submit(batch); }
+  absl::StatusOr<StepResult> Collect() override {
+    if (steps_to_live_-- == 0) engine_.Die(absl::InternalError("the device at /dev/x is gone"));
+    return engine_.Collect();
+  }
+
+ private:
+  FakeEngine engine_;
+  int64_t steps_to_live_;
+};
+
 struct FakeServingOptions {
   int max_queued_requests = 64;
-  bool start_replica = true;  // false: everything waits in the queue
+  bool leave_room = false;    // in the queue, for other tenants
+  bool start_replica = true;  // false: everything waits in the queue until the test starts a replica
+  int num_replicas = 1;
+  std::vector<int64_t> steps_to_live;  // of the first replicas' engines; the others live on
+  absl::Duration max_ttft = absl::InfiniteDuration();
+  TenantPolicies policies;
   int64_t max_model_len = 256;
   std::vector<int32_t> eos_token_ids;
   GenerationConfig defaults;
@@ -40,20 +66,31 @@ class FakeServing {
   static constexpr int32_t kVocabSize = 906;  // of the tokenizer
   static constexpr int kNumBlocks = 64;
 
-  explicit FakeServing(const FakeServingOptions& options = {}) : queue({.max_requests = options.max_queued_requests}) {
+  explicit FakeServing(const FakeServingOptions& options = {})
+      : queue({.max_requests = options.max_queued_requests,
+               .leave_room = options.leave_room,
+               .max_time_to_first_token = options.max_ttft},
+              clock),
+        dispatcher({.num_replicas = options.num_replicas}, queue, clock) {
+    queue.SetPolicies(std::make_shared<const TenantPolicies>(options.policies));
     auto loaded = Tokenizer::Load(WEFT_SOURCE_DIR "/tests/fixtures/tokenizers/llama3");
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     tokenizer = *std::move(loaded);
     chat_templates.emplace(
         ChatTemplates{*ChatTemplate::Parse(kFakeTemplate, "<|begin_of_text|>", "<|end_of_text|>"), std::nullopt});
-    auto fake = std::make_unique<FakeEngine>(EngineLimits{.max_model_len = options.max_model_len,
-                                                          .num_blocks = kNumBlocks,
-                                                          .block_size = 16,
-                                                          .max_num_seqs = 8,
-                                                          .max_num_batched_tokens = 64,
-                                                          .vocab_size = kVocabSize});
-    engine = fake.get();
-    replica = std::make_unique<Replica>(std::move(fake), queue, clock);
+    const EngineLimits limits{.max_model_len = options.max_model_len,
+                              .num_blocks = kNumBlocks,
+                              .block_size = 16,
+                              .max_num_seqs = 8,
+                              .max_num_batched_tokens = 64,
+                              .vocab_size = kVocabSize};
+    const SchedulerOptions scheduler_options{.tell_cache_changes = options.num_replicas > 1};
+    for (int id = 0; id < options.num_replicas; ++id) {
+      const auto i = static_cast<size_t>(id);
+      const bool is_mortal = i < options.steps_to_live.size();
+      auto engine = std::make_unique<MortalEngine>(limits, is_mortal ? options.steps_to_live[i] : int64_t{1} << 60);
+      replicas.push_back(std::make_unique<Replica>(id, std::move(engine), scheduler_options, dispatcher, clock));
+    }
     GenerationServiceOptions service_options;
     service_options.model = {.names = {"fake", "alias"},
                              .root = "/models/fake",
@@ -63,17 +100,21 @@ class FakeServing {
                              .fingerprint = "f"};
     service_options.defaults = options.defaults;
     service_options.eos_token_ids = options.eos_token_ids;
-    service_options.max_queued_requests = options.max_queued_requests;
     service = std::make_unique<GenerationService>(
         std::move(service_options), GenerationServiceParts{*tokenizer, &*chat_templates, queue, metrics, clock});
-    metrics.SetStatsSource([this] { return replica->stats(); }, [this] { return queue.size(); });
-    if (options.start_replica) replica->Start();
+    metrics.SetStatsSource([this] {
+      SchedulerSnapshot snapshot{.replicas = {}, .queue = queue.stats()};
+      for (const auto& replica : replicas) snapshot.replicas.push_back({replica->stats(), replica->status().ok()});
+      return snapshot;
+    });
+    if (!options.start_replica) return;
+    for (const auto& replica : replicas) replica->Start();
   }
 
   ~FakeServing() {
     queue.Close();
-    replica->Join();
-    metrics.SetStatsSource(nullptr, nullptr);
+    for (const auto& replica : replicas) replica->Join();
+    metrics.SetStatsSource(nullptr);
   }
 
   // What a request with this prompt and seed draws, as text.
@@ -87,10 +128,10 @@ class FakeServing {
   SystemClock clock;
   Metrics metrics;
   FairQueue queue;
+  Dispatcher dispatcher;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplates> chat_templates;
-  FakeEngine* engine = nullptr;  // owned by the replica
-  std::unique_ptr<Replica> replica;
+  std::vector<std::unique_ptr<Replica>> replicas;
   std::unique_ptr<GenerationService> service;
 };
 

@@ -345,15 +345,79 @@ TEST(GenerationServiceTest, CancelAllEndsEverythingInAnError) {
   EXPECT_EQ(serving.queue.size(), 0);
 }
 
-TEST(GenerationServiceTest, ADeadEngineIsAnError) {
+TEST(GenerationServiceTest, ARequestGoesOnWhereAReplicaDied) {
+  FakeServing serving({.start_replica = false, .num_replicas = 2, .steps_to_live = {9}});
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1, 2, 3}, 40), wakes.Wake());
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  serving.replicas[0]->Start();
+  serving.replicas[0]->Join();
+  EXPECT_FALSE(serving.replicas[0]->status().ok());
+  EXPECT_EQ(MetricValue(serving.metrics, R"(weft_replica_up{replica="0"})"), 0);
+  EXPECT_EQ(MetricValue(serving.metrics, R"(weft_replica_up{replica="1"})"), 1);
+  serving.replicas[1]->Start();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.texts[0], serving.ExpectedText({1, 2, 3}, 7, 40));
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kLength);
+}
+
+TEST(GenerationServiceTest, ADeadlineEndsARequestInTheQueue) {
   FakeServing serving({.start_replica = false});
-  serving.engine->Die(absl::InternalError("the device at /dev/x is gone"));
+  WakeCounter wakes;
+  GenerateRequest request = PromptOf({1}, 5);
+  request.deadline = absl::Now() - absl::Seconds(1);
+  EXPECT_EQ(ErrorCode(serving.service->Generate(request, wakes.Wake()).status()), "timeout");
+  request.deadline = absl::Now() + absl::Milliseconds(20);
+  auto generation = serving.service->Generate(request, wakes.Wake());
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  absl::SleepFor(request.deadline - absl::Now());
+  serving.replicas[0]->Start();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.finishes[0].status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ErrorCode(all.finishes[0].status), "timeout");
+}
+
+TEST(GenerationServiceTest, HoldsPlacesForThoseWhoWaitToBeParsed) {
+  FakeServing serving({.max_queued_requests = 1, .start_replica = false});
+  {
+    const absl::StatusOr<QueuePlaces> place = serving.service->HoldPlace("a");
+    EXPECT_TRUE(place.ok()) << place.status();
+    EXPECT_EQ(ErrorCode(serving.service->HoldPlace("b").status()), "server_overloaded");
+  }
+  auto generation = serving.service->Generate(PromptOf({1}, 5), [] {});
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  EXPECT_EQ(ErrorCode(serving.service->HoldPlace("a").status()), "server_overloaded");
+  serving.service->StopAccepting();
+  EXPECT_EQ(ErrorCode(serving.service->HoldPlace("a").status()), "draining");
+}
+
+TEST(GenerationServiceTest, TheLastReplicasDeathIsAnError) {
+  FakeServing serving({.start_replica = false, .steps_to_live = {0}});
   WakeCounter wakes;
   auto generation = serving.service->Generate(PromptOf({1}, 5), wakes.Wake());
-  serving.replica->Start();
+  serving.replicas[0]->Start();
+  serving.replicas[0]->Join();
+  serving.queue.Fail(absl::InternalError("the device at /dev/x is gone"));
   const Collected all = Collect(**generation, wakes);
   EXPECT_EQ(all.finishes[0].kind, StopKind::kError);
   EXPECT_EQ(ErrorCode(all.finishes[0].status), "internal_error");
+  EXPECT_EQ(ErrorCode(serving.service->Generate(PromptOf({1}, 5), wakes.Wake()).status()), "draining");
+}
+
+TEST(GenerationServiceTest, ARequestThatKillsReplicasIsGivenUp) {
+  FakeServing serving({.start_replica = false, .num_replicas = 3, .steps_to_live = {2, 0}});
+  WakeCounter wakes;
+  auto generation = serving.service->Generate(PromptOf({1, 2, 3}, 40), wakes.Wake());
+  for (const size_t id : {0, 1}) {
+    serving.replicas[id]->Start();
+    serving.replicas[id]->Join();
+  }
+  serving.replicas[2]->Start();
+  const Collected all = Collect(**generation, wakes);
+  EXPECT_EQ(all.finishes[0].kind, StopKind::kError);
+  EXPECT_EQ(ErrorCode(all.finishes[0].status), "request_caused_failure");
+  EXPECT_EQ(HttpStatus(all.finishes[0].status), 500);
+  EXPECT_EQ(GenerateAll(serving, PromptOf({4}, 5)).finishes[0].kind, StopKind::kLength) << "the last replica lives";
 }
 
 TEST(GenerationServiceTest, DetokenizeIsTheInverseOfTokenize) {

@@ -35,12 +35,12 @@ class GrpcTest : public testing::Test {
   }
 #endif
 
-  void Start(const KeyStore* keys = nullptr, bool attach = true) {
+  void Start(const Authenticator* auth = nullptr, bool attach = true) {
     Config config;
     config.grpc.port = 0;
     config.grpc.max_message_bytes = 64 << 10;
     auto server =
-        GrpcServer::Start(config, {.metrics = serving_.metrics, .request_bytes = request_bytes_, .keys = keys});
+        GrpcServer::Start(config, {.metrics = serving_.metrics, .request_bytes = request_bytes_, .auth = auth});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     if (attach) server_->AttachService(*serving_.service);
@@ -80,6 +80,7 @@ class GrpcTest : public testing::Test {
   }
 
   FakeServing serving_;
+  Authenticator auth_;
   MemoryBudget request_bytes_{1 << 20};
   std::unique_ptr<GrpcServer> server_;  // stops before the service goes
   std::unique_ptr<v1::Inference::Stub> stub_;
@@ -166,8 +167,8 @@ TEST_F(GrpcTest, RefusalsHaveStatusAndCode) {
 }
 
 TEST_F(GrpcTest, AsksForAKey) {
-  const KeyStore keys = *KeyStore::Parse(kKeys);
-  Start(&keys);
+  auth_.SetKeys(std::make_shared<const KeyStore>(*KeyStore::Parse(kKeys)));
+  Start(&auth_);
   for (const auto& [header, allowed] : std::vector<std::pair<std::string, bool>>{
            {"", false}, {"Bearer wrong", false}, {"Basic secret", false}, {"Bearer secret", true}}) {
     grpc::ClientContext context;
@@ -179,7 +180,49 @@ TEST_F(GrpcTest, AsksForAKey) {
   grpc::ClientContext context;
   v1::GetModelResponse model;
   EXPECT_EQ(stub_->GetModel(&context, {}, &model).error_code(), grpc::UNAUTHENTICATED);
-  server_.reset();  // before the keys
+}
+
+TEST_F(GrpcTest, ARequestMayAskForTheTenantsHighestPriorityButNotMore) {
+  Start();
+  v1::GenerateRequest request = Request({1}, 2);
+  for (const v1::Priority priority : {v1::PRIORITY_UNSPECIFIED, v1::PRIORITY_LOW, v1::PRIORITY_NORMAL}) {
+    request.set_priority(priority);
+    EXPECT_TRUE(Generate(request).status.ok()) << priority;
+  }
+  request.set_priority(v1::PRIORITY_HIGH);
+  grpc::ClientContext too_high;
+  const Answer denied = Generate(request, too_high);
+  EXPECT_EQ(denied.status.error_code(), grpc::PERMISSION_DENIED);
+  EXPECT_EQ(denied.code, "forbidden");
+  EXPECT_EQ(TrailingWord(too_high, "weft-error-param"), "priority");
+  request.set_priority(static_cast<v1::Priority>(9));
+  grpc::ClientContext unknown;
+  EXPECT_EQ(Generate(request, unknown).code, "out_of_range");
+  EXPECT_EQ(TrailingWord(unknown, "weft-error-param"), "priority");
+}
+
+TEST_F(GrpcTest, OnlyATrustedGatewayNamesTenantsAndEachHasItsCaps) {
+  TenantPolicies policies;
+  policies.named["limited"].max_tokens_per_minute = 1;
+  serving_.queue.SetPolicies(std::make_shared<const TenantPolicies>(policies));
+  for (const bool trusts : {false, true}) {
+    const Authenticator auth(trusts);
+    Start(&auth);
+    const auto ask = [this](const std::string& tenant, grpc::ClientContext& context) {
+      context.AddMetadata("x-llm-d-inference-fairness-id", tenant);
+      return Generate(Request({1}, 2), context);
+    };
+    grpc::ClientContext first, second, other, wrong;
+    EXPECT_TRUE(ask("limited", first).status.ok());
+    const Answer refused = ask("limited", second);
+    EXPECT_EQ(refused.status.error_code(), trusts ? grpc::RESOURCE_EXHAUSTED : grpc::OK);
+    EXPECT_EQ(refused.code, trusts ? "tenant_rate_limited" : "");
+    EXPECT_EQ(TrailingWord(second, "grpc-retry-pushback-ms").empty(), !trusts);
+    EXPECT_TRUE(ask("another", other).status.ok());
+    EXPECT_EQ(ask("not a name", wrong).code, trusts ? "out_of_range" : "");
+    EXPECT_EQ(TrailingWord(wrong, "weft-error-param"), trusts ? "x-llm-d-inference-fairness-id" : "");
+    server_.reset();  // before who it asks
+  }
 }
 
 TEST_F(GrpcTest, TellsToRetryUntilTheModelIsThereAndWhenItGoes) {
@@ -240,7 +283,7 @@ TEST_F(GrpcTest, ACallThatIsCutOffEndsInAnError) {
   server_->AttachService(*waiting.service);
   grpc::ClientContext context;
   const auto stream = stub_->Generate(&context, Request({1}, 250));
-  waiting.queue.WaitForWork();
+  while (waiting.queue.size() == 0) absl::SleepFor(absl::Milliseconds(1));
   waiting.service->CancelAll();
   v1::GenerateResponse message;
   EXPECT_FALSE(stream->Read(&message));

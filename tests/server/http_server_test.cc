@@ -21,9 +21,13 @@ namespace {
 
 class HttpServerTest : public testing::Test {
  protected:
-  void Start(HttpOptions options = {}, const KeyStore* keys = nullptr) {
+  void Start(HttpOptions options = {}, const Authenticator* auth = nullptr) {
     options.port = 0;
-    HttpDeps deps{metrics_, request_bytes_, [this] { return HealthState{health_.load(), "a detail", 0.5}; }, keys};
+    HttpDeps deps{metrics_, request_bytes_,
+                  [this] {
+                    return HealthState{health_.load(), "a detail", 0.5, is_impaired_.load()};
+                  },
+                  auth};
     auto server = HttpServer::Start(options, std::move(deps));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -43,6 +47,8 @@ class HttpServerTest : public testing::Test {
   Metrics metrics_;
   MemoryBudget request_bytes_{1 << 20};
   std::atomic<Health> health_{Health::kReady};
+  std::atomic<bool> is_impaired_{false};
+  Authenticator auth_;
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -204,6 +210,9 @@ TEST_F(HttpServerTest, ProbesTellTheServersState) {
   EXPECT_TRUE(Ask(Get("/health")).body.size() > 0);
   health_ = Health::kReady;
   EXPECT_TRUE(Ask(Get("/health")).body.empty());
+  is_impaired_ = true;
+  EXPECT_EQ((*ParseJson(Ask(Get("/health")).body))["detail"], "a detail");
+  EXPECT_EQ(Ask(Get("/ready")).status, 200);
 }
 
 TEST_F(HttpServerTest, ShowsMetricsAndVersionWithoutAModel) {
@@ -219,7 +228,8 @@ TEST_F(HttpServerTest, AsksForAKeyOnEveryRouteThatIsNotOpen) {
   // printf %s sk-one | sha256sum
   const auto keys = KeyStore::Parse("a 456f1612bd25c6c8455039437bf441f43aa3b7d1c0b0047c712d5036dfebef0d\n");
   ASSERT_TRUE(keys.ok()) << keys.status();
-  Start({}, &*keys);
+  auth_.SetKeys(std::make_shared<const KeyStore>(*keys));
+  Start({}, &auth_);
   const std::string body_headers = "Content-Type: application/json\r\nContent-Length: 2\r\n";
   const auto ask = [&](const HttpRoute& route, const std::string& path, const std::string& headers) {
     const bool post = route.method == "POST";

@@ -34,20 +34,69 @@ TEST(MetricsTest, TheRoutersGaugesHaveOneSeriesFromTheStart) {
 TEST(MetricsTest, ShowsTheSchedulersNumbers) {
   Metrics metrics;
   Stats stats;
-  stats.num_waiting = 2;
   stats.num_running = 3;
   stats.num_blocks = 8;
   stats.num_free_blocks = 6;
-  stats.num_preemptions = 4;
+  stats.num_cached_blocks = 2;
+  stats.num_evictions = 5;
+  stats.num_preemptions = {4, 0, 1};
+  stats.num_steps = 10;
   stats.step_seconds.Observe(0.0035);
-  metrics.SetStatsSource([&stats] { return stats; }, [] { return 5; });
+  stats.scheduler_seconds.Observe(0.00003);
+  SchedulerSnapshot snapshot;
+  snapshot.replicas = {{stats, true}, {stats, true}, {stats, false}};
+  snapshot.queue.tenants = {{.name = "a", .num_waiting = {1, 2, 4}, .num_running = 6}};
+  snapshot.queue.fairness_gap = 12.5;
+  metrics.SetStatsSource([&snapshot] { return snapshot; });
   const std::string text = metrics.Render();
-  for (const absl::string_view line :
-       {"weft_num_requests_waiting 7", "weft_num_requests_running 3", "weft_kv_cache_usage_ratio 0.25",
-        "weft_preemptions_total 4", "weft_step_time_seconds_count 1", "weft_step_time_seconds_bucket{le=\"0.003\"} 0",
-        "weft_step_time_seconds_bucket{le=\"0.004\"} 1", "weft_step_time_seconds_bucket{le=\"+Inf\"} 1"}) {
-    EXPECT_EQ(CountLines(text, absl::StrCat(line, "\n").substr(0, line.size())), 1) << line << "\n" << text;
+  for (const absl::string_view line : {
+           "weft_num_requests_waiting 7",
+           "weft_num_requests_running 6",  // those of the dead one run elsewhere
+           "weft_kv_cache_usage_ratio 0.25",
+           "weft_kv_cache_blocks 16",
+           "weft_steps_total 30",  // what was counted stays
+           "weft_kv_cache_evictions_total 15",
+           "weft_preemptions_total{reason=\"blocks\"} 12",
+           "weft_preemptions_total{reason=\"priority\"} 0",
+           "weft_preemptions_total{reason=\"fairness\"} 3",
+           "weft_kv_blocks{state=\"free\",replica=\"1\"} 4",
+           "weft_kv_blocks{state=\"cached\",replica=\"1\"} 2",
+           "weft_kv_blocks{state=\"held\",replica=\"1\"} 2",
+           "weft_replica_up{replica=\"1\"} 1",
+           "weft_replica_up{replica=\"2\"} 0",
+           "weft_replica_running_requests{replica=\"0\"} 3",
+           "weft_replica_running_requests{replica=\"2\"} 0",
+           "weft_scheduler_step_seconds_count{replica=\"0\"} 1",
+           "weft_step_time_seconds_count 3",
+           "weft_step_time_seconds_bucket{le=\"0.003\"} 0",
+           "weft_step_time_seconds_bucket{le=\"0.004\"} 3",
+           "weft_step_time_seconds_bucket{le=\"+Inf\"} 3",
+           "weft_queue_requests{tenant=\"a\",priority=\"low\"} 1",
+           "weft_queue_requests{tenant=\"a\",priority=\"high\"} 4",
+           "weft_tenant_running_requests{tenant=\"a\"} 6",
+           "weft_fairness_gap_tokens 12.5",
+       }) {
+    EXPECT_EQ(CountLines(text, line), 1) << line << "\n" << text;
   }
+  EXPECT_EQ(CountLines(text, "weft_kv_blocks{state=\"free\",replica=\"2\"}"), 0) << "a dead one has none";
+}
+
+// Tenants come from clients of a gateway, without end; series may not.
+TEST(MetricsTest, NamesTheBusiestTenantsAndSumsUpTheOthers) {
+  Metrics metrics;
+  SchedulerSnapshot snapshot;
+  for (int i = 1; i <= 100; ++i) {
+    snapshot.queue.tenants.push_back({.name = absl::StrCat("t", i), .num_waiting = {0, i, 0}, .num_running = 1});
+  }
+  snapshot.queue.tenants.push_back({.name = "other", .num_waiting = {0, 1000, 0}, .num_running = 1});
+  metrics.SetStatsSource([&snapshot] { return snapshot; });
+  const std::string text = metrics.Render();
+  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{"), 20);  // 19 by name, "other" itself being the busiest
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t82\",priority=\"normal\"} 82"), 1);
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t81\""), 0);
+  // 1 + 2 + ... + 81, and what a tenant called "other" has.
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"other\",priority=\"normal\"} 4321"), 1) << text;
+  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{tenant=\"other\"} 82"), 1);
 }
 
 TEST(MetricsTest, CountsWhatItIsTold) {
@@ -61,13 +110,17 @@ TEST(MetricsTest, CountsWhatItIsTold) {
   metrics.CountGrpcResponse(8);
   metrics.ObserveInterTokenLatency(absl::Milliseconds(4));
   metrics.SetStartupSeconds("weights", absl::Seconds(2));
+  metrics.CountReload("tenants", true);
+  metrics.CountReload("tenants", false);
   const std::string text = metrics.Render();
   for (const absl::string_view line :
        {"weft_prompt_tokens_total 7", "weft_generation_tokens_total 1",
         "weft_requests_finished_total{outcome=\"cancelled\"} 1", "weft_requests_finished_total{outcome=\"error\"} 0",
         "weft_requests_rejected_total{code=\"server_overloaded\"} 1", "weft_http_responses_total{class=\"4xx\"} 1",
         "weft_grpc_responses_total{code=\"8\"} 1", "weft_inter_token_latency_seconds_bucket{le=\"0.004\"} 1",
-        "weft_inter_token_latency_seconds_bucket{le=\"0.003\"} 0", "weft_startup_seconds{phase=\"weights\"} 2"}) {
+        "weft_inter_token_latency_seconds_bucket{le=\"0.003\"} 0", "weft_reloads_total{file=\"tenants\"} 1",
+        "weft_reload_failures_total{file=\"tenants\"} 1", "weft_reload_failures_total{file=\"api-keys\"} 0",
+        "weft_startup_seconds{phase=\"weights\"} 2"}) {
     EXPECT_EQ(CountLines(text, line), 1) << line << "\n" << text;
   }
 }

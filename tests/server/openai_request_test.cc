@@ -295,5 +295,30 @@ TEST(ParseTokenizeRequestTest, NeedsOneOfPromptAndMessages) {
   EXPECT_EQ(ErrorCode(ParseDetokenizeRequest(*ParseJson("{}")).status()), "missing_field");
 }
 
+TEST(ParseRequestTest, APriorityIsAWordOrANumberAsVllmHasIt) {
+  const struct {
+    std::string field;
+    std::optional<Priority> priority;
+  } cases[] = {{R"("priority":"high")", Priority::kHigh}, {R"("priority":"normal")", Priority::kNormal},
+               {R"("priority":"low")", Priority::kLow},   {R"("priority":-1)", Priority::kHigh},
+               {R"("priority":0)", Priority::kNormal},    {R"("priority":1)", Priority::kLow},
+               {R"("priority":null)", std::nullopt},      {R"("n":1)", std::nullopt}};
+  for (const auto& c : cases) {
+    const absl::StatusOr<OpenAiRequest> chat = ParseChatWith(c.field);
+    ASSERT_TRUE(chat.ok()) << c.field << chat.status();
+    EXPECT_EQ(chat->prompts[0].priority, c.priority) << c.field;
+    const auto completion = ParseCompletion(absl::StrCat(R"({"prompt":"a",)", c.field, "}"));
+    EXPECT_EQ(completion->prompts[0].priority, c.priority) << c.field;
+  }
+  for (const absl::string_view bad : {"2", "-2", "9223372036854775808", "1e999", "\"High\"", "\"\"", "\"urgent\""}) {
+    const absl::Status status = ParseChatWith(absl::StrCat("\"priority\":", bad)).status();
+    EXPECT_EQ(ErrorCode(status), "out_of_range") << bad;
+    EXPECT_EQ(ErrorParam(status), bad == "1e999" ? "" : "priority") << bad;
+  }
+  for (const absl::string_view bad : {"0.0", "true", "[0]", "{}"}) {
+    ExpectError(ParseChatWith(absl::StrCat("\"priority\":", bad)), {std::string(bad), "wrong_type", "priority"});
+  }
+}
+
 }  // namespace
 }  // namespace weft

@@ -1,0 +1,27 @@
+// The scheduler's numbers as Prometheus shows them.
+#pragma once
+
+#include <vector>
+
+#include "prometheus/metric_family.h"
+#include "scheduler/stats.h"
+
+namespace weft {
+
+// What the scheduler tells at one moment. Plain value.
+struct SchedulerSnapshot {
+  struct Replica {
+    Stats stats;
+    bool is_up = true;
+  };
+  std::vector<Replica> replicas;  // by id, dead ones too: what they counted stays counted
+  QueueStats queue;
+};
+
+// So many tenants are named on /metrics, those with the most sequences in the queue or running; all others are summed
+// up as tenant "other", as is a tenant of that very name.
+inline constexpr size_t kMaxNamedTenants = 20;
+
+std::vector<prometheus::MetricFamily> SchedulerFamilies(const SchedulerSnapshot& snapshot);
+
+}  // namespace weft

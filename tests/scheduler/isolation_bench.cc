@@ -1,0 +1,270 @@
+// What one client's load does to another's latency, on the CPU backend with a model directory. Prints Markdown tables;
+// run by hand. Arrivals are an open loop: they are drawn beforehand, and come whether or not the server keeps up.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "engine/local_engine.h"
+#include "scheduler/replica.h"
+
+namespace weft {
+namespace {
+
+constexpr int kPromptTokens = 64;
+constexpr int kOutputTokens = 32;
+constexpr absl::Duration kRunTime = absl::Seconds(20);
+
+// When a request was due, and when its tokens came.
+class TimingSink final : public TokenSink {
+ public:
+  TimingSink(absl::Time due, int output_tokens) : due_(due) { times_.reserve(static_cast<size_t>(output_tokens)); }
+
+  void Start(int64_t) override {}
+  void Push(const SampledToken&) override { times_.push_back(absl::Now()); }
+  void Finish(const FinishEvent&) override { finished_ = true; }
+  bool Cancelled() const override { return false; }
+
+  bool finished() const { return finished_; }
+
+  // For the reader, once the replica has ended.
+  absl::Duration TimeToFirstToken() const { return times_.front() - due_; }
+  bool HasTokens() const { return !times_.empty(); }
+  const std::vector<absl::Time>& times() const { return times_; }
+
+ private:
+  const absl::Time due_;
+  std::vector<absl::Time> times_;
+  std::atomic<bool> finished_ = false;
+};
+
+using Sinks = std::vector<std::shared_ptr<TimingSink>>;
+
+double Quantile(std::vector<double> values, double q) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
+}
+
+struct Latencies {
+  double ttft_p50 = 0, ttft_p99 = 0, itl_p50 = 0, itl_p99 = 0;  // milliseconds
+  size_t count = 0;
+};
+
+Latencies LatenciesOf(const Sinks& sinks) {
+  std::vector<double> ttft, itl;
+  for (const auto& sink : sinks) {
+    if (!sink->HasTokens()) continue;
+    ttft.push_back(absl::ToDoubleMilliseconds(sink->TimeToFirstToken()));
+    for (size_t i = 1; i < sink->times().size(); ++i) {
+      itl.push_back(absl::ToDoubleMilliseconds(sink->times()[i] - sink->times()[i - 1]));
+    }
+  }
+  return {Quantile(ttft, .5), Quantile(ttft, .99), Quantile(itl, .5), Quantile(itl, .99), ttft.size()};
+}
+
+struct Settings {
+  std::string model_dir;
+  int max_num_seqs = 8;
+  int max_num_batched_tokens = 256;
+  int64_t max_model_len = 2048;
+  SchedulerOptions scheduler;
+  std::vector<int> rows = {4, 8, 16, 64};
+};
+
+// A replica with its thread, on a queue that leaves room for every tenant.
+class Serving {
+ public:
+  explicit Serving(const Settings& settings)
+      : queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
+    const auto config = LoadModelConfig(settings.model_dir);
+    LocalEngineOptions options{.model_dir = settings.model_dir,
+                               .max_model_len = settings.max_model_len,
+                               .max_num_seqs = settings.max_num_seqs,
+                               .max_num_batched_tokens = settings.max_num_batched_tokens};
+    options.kv_cache_bytes = KvCacheBytes(*config, options, settings.max_model_len * settings.max_num_seqs);
+    replica_ = std::make_unique<Replica>(0, std::move(OpenLocalEngines(*config, options, 1)->front()),
+                                         settings.scheduler, dispatcher_, clock_);
+    replica_->Start();
+  }
+  ~Serving() { Finish(); }
+
+  // Null: refused.
+  std::shared_ptr<TimingSink> Push(const std::string& tenant, absl::Time due, int prompt_tokens, int output_tokens) {
+    auto places = queue_.Reserve(tenant, Priority::kNormal, 1);
+    if (!std::holds_alternative<QueuePlaces>(places)) return nullptr;
+    auto request = std::make_unique<Request>();
+    request->id = next_id_++;
+    request->tenant = tenant;
+    request->arrival = due;
+    for (int i = 0; i < prompt_tokens; ++i) {
+      request->prompt.push_back(static_cast<int32_t>((request->id * 7919 + i * 104729) % 1500));
+    }
+    request->sampling.seed = static_cast<uint64_t>(request->id);
+    request->stop.max_tokens = output_tokens;
+    request->prefix_scope = ScopeKey(tenant, "", "");
+    request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, replica_->limits().block_size);
+    auto sink = std::make_shared<TimingSink>(due, output_tokens);
+    request->sink = sink;
+    queue_.Push(std::get<QueuePlaces>(places), request);
+    return sink;
+  }
+
+  void Finish() {
+    queue_.Close();
+    replica_->Join();
+  }
+
+  FairQueue& queue() { return queue_; }
+  Stats stats() const { return replica_->stats(); }
+
+ private:
+  SystemClock clock_;
+  FairQueue queue_;
+  Dispatcher dispatcher_{{}, queue_, clock_};
+  std::unique_ptr<Replica> replica_;
+  int64_t next_id_ = 0;
+};
+
+struct Load {
+  std::string tenant;
+  double requests_per_second = 0;
+  int prompt_tokens = kPromptTokens;
+  int output_tokens = kOutputTokens;
+};
+
+// Poisson arrivals of all loads for kRunTime; the sinks of each load.
+std::vector<Sinks> Run(Serving& serving, const std::vector<Load>& loads) {
+  struct Arrival {
+    absl::Duration at;
+    size_t load;
+  };
+  std::vector<Arrival> arrivals;
+  std::mt19937_64 rng(7);
+  for (size_t i = 0; i < loads.size(); ++i) {
+    std::exponential_distribution<double> gap(loads[i].requests_per_second);
+    for (double t = gap(rng); t < absl::ToDoubleSeconds(kRunTime); t += gap(rng))
+      arrivals.push_back({absl::Seconds(t), i});
+  }
+  std::sort(arrivals.begin(), arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
+  std::vector<Sinks> sinks(loads.size());
+  const absl::Time begin = absl::Now();
+  for (const Arrival& arrival : arrivals) {
+    const absl::Time due = begin + arrival.at;
+    absl::SleepFor(due - absl::Now());
+    const Load& load = loads[arrival.load];
+    if (auto sink = serving.Push(load.tenant, due, load.prompt_tokens, load.output_tokens)) {
+      sinks[arrival.load].push_back(std::move(sink));
+    }
+  }
+  serving.Finish();
+  return sinks;
+}
+
+// Requests a second when the queue is never empty.
+double Capacity(const Settings& settings) {
+  Serving serving(settings);
+  const absl::Time begin = absl::Now();
+  Sinks sinks;
+  while (absl::Now() - begin < absl::Seconds(5)) {
+    if (auto sink = serving.Push("all", absl::Now(), kPromptTokens, kOutputTokens)) {
+      sinks.push_back(std::move(sink));
+    } else {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+  serving.Finish();
+  return static_cast<double>(sinks.size()) / absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
+void BenchIsolation(Settings settings) {
+  std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
+  for (const int rows : settings.rows) {
+    settings.max_num_seqs = rows;
+    const double capacity = Capacity(settings);
+    const Load victim{"victim", capacity / 10}, aggressor{"aggressor", capacity * 10};
+    Latencies solo, beside;
+    Stats stats;
+    {
+      Serving serving(settings);
+      solo = LatenciesOf(Run(serving, {victim})[0]);
+    }
+    {
+      Serving serving(settings);
+      beside = LatenciesOf(Run(serving, {victim, aggressor})[0]);
+      stats = serving.stats();
+    }
+    const auto print = [&](const char* what, const Latencies& l) {
+      std::printf("| %d | %s | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, what, l.ttft_p50, l.ttft_p99,
+                  l.itl_p50, l.itl_p99);
+    };
+    print("alone", solo);
+    print("beside an aggressor at 10 x capacity", beside);
+    std::printf(
+        "| %d | ratio (%zu and %zu requests; capacity %.0f/s; %lld rows given up) | %.2f | %.2f | %.2f | %.2f |\n",
+        rows, solo.count, beside.count, capacity,
+        static_cast<long long>(stats.num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)]),
+        beside.ttft_p50 / solo.ttft_p50, beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50,
+        beside.itl_p99 / solo.itl_p99);
+    std::fflush(stdout);
+  }
+}
+
+// Streams that decode all the time, and prompts of the greatest length that come in beside them.
+void BenchLongPrompts(Settings settings) {
+  constexpr int kStreams = 3;
+  settings.max_num_seqs = kStreams + 1;
+  const int prompt_tokens = static_cast<int>(settings.max_model_len) - 2;
+  std::printf("\n| bound | prompts of %d tokens | ITL p50 | ITL p99 | prompt's TTFT p50 |\n|---:|---|---:|---:|---:|\n",
+              prompt_tokens);
+  for (const double bound : {0.0, 20.0, 10.0, 5.0}) {
+    for (const bool with_prompts : {false, true}) {
+      if (bound == 0 && !with_prompts) continue;
+      settings.scheduler.max_itl = bound == 0 ? absl::InfiniteDuration() : absl::Milliseconds(bound);
+      Serving serving(settings);
+      const absl::Time end = absl::Now() + kRunTime / 2;
+      Sinks streams, prompts;
+      const auto ended = [](const std::shared_ptr<TimingSink>& sink) { return sink->finished(); };
+      while (absl::Now() < end) {
+        const auto open =
+            static_cast<int>(streams.size()) - static_cast<int>(std::count_if(streams.begin(), streams.end(), ended));
+        if (open < kStreams) streams.push_back(serving.Push("streams", absl::Now(), 16, 1000));
+        if (with_prompts && (prompts.empty() || prompts.back()->finished())) {
+          prompts.push_back(serving.Push("prompts", absl::Now(), prompt_tokens, 1));
+        }
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+      serving.Finish();
+      const Latencies stream = LatenciesOf(streams), prompt = LatenciesOf(prompts);
+      std::printf("| %s | %zu | %.2f ms | %.2f ms | %.0f ms |\n",
+                  bound == 0 ? "none" : absl::FormatDuration(absl::Milliseconds(bound)).c_str(), prompts.size(),
+                  stream.itl_p50, stream.itl_p99, prompt.ttft_p50);
+      std::fflush(stdout);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 2 ? argv[2] : "";
+  if (what != "isolation" && what != "long-prompts") {
+    std::fprintf(stderr, "usage: weft_isolation_bench MODEL_DIR isolation|long-prompts [MAX_ITL_MS [ROWS]]\n");
+    return 2;
+  }
+  weft::Settings settings{.model_dir = argv[1]};
+  if (argc > 3) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[3]));
+  if (argc > 4) settings.rows = {std::atoi(argv[4])};
+  if (what == "isolation") weft::BenchIsolation(settings);
+  if (what == "long-prompts") weft::BenchLongPrompts(settings);
+}

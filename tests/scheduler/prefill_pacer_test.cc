@@ -1,0 +1,58 @@
+#include "scheduler/prefill_pacer.h"
+
+#include <gtest/gtest.h>
+
+namespace weft {
+namespace {
+
+// A machine where a step takes so long.
+absl::Duration StepTime(int prompt_tokens, int context) {
+  return absl::Microseconds(500) + prompt_tokens * (absl::Microseconds(50) + context * absl::Nanoseconds(10));
+}
+
+TEST(PrefillPacerTest, WithoutABoundTheShareHolds) {
+  PrefillPacer pacer({.max_tokens = 512, .max_share = 0.25});
+  for (int i = 0; i < 10; ++i) pacer.Observe(pacer.max_tokens(), absl::Seconds(1));
+  EXPECT_EQ(pacer.max_tokens(), 128);
+}
+
+TEST(PrefillPacerTest, StepsStayWithinTheBoundWhileTheContextGrows) {
+  const absl::Duration bound = absl::Milliseconds(20);
+  PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = bound});
+  int context = 0, num_steps = 0;
+  for (; context < 100'000; ++num_steps) {
+    const int tokens = pacer.max_tokens();
+    const absl::Duration took = StepTime(tokens, context);
+    EXPECT_LE(took, bound) << context;
+    pacer.Observe(tokens, took);
+    context += tokens;
+  }
+  // No fewer tokens than half of what the bound allows: 100,000 tokens take 55 s here if they are computed alone.
+  EXPECT_LE(num_steps * bound, absl::Seconds(2 * 55));
+}
+
+TEST(PrefillPacerTest, RecoversFromOneSlowStep) {
+  PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Milliseconds(20)});
+  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
+  const int before = pacer.max_tokens();
+  pacer.Observe(before, absl::Seconds(2));
+  EXPECT_LT(pacer.max_tokens(), before);
+  for (int i = 0; i < 20; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
+  EXPECT_GE(pacer.max_tokens(), before * 9 / 10);
+}
+
+TEST(PrefillPacerTest, APromptComesToAnEndHoweverTightTheBound) {
+  PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Microseconds(1)});
+  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(), absl::Seconds(1));
+  EXPECT_GE(pacer.max_tokens(), 1);
+}
+
+TEST(PrefillPacerTest, ASmallRestSaysNothingAboutAFullStep) {
+  PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Milliseconds(20)});
+  const int before = pacer.max_tokens();
+  pacer.Observe(3, absl::Microseconds(600));
+  EXPECT_EQ(pacer.max_tokens(), before);
+}
+
+}  // namespace
+}  // namespace weft
