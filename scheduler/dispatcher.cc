@@ -33,7 +33,7 @@ Dispatcher::Pulled Dispatcher::Pull(int replica, Scheduler& scheduler) {
     if (tracks_prefixes() && IsWorthWaiting(replica, request, scheduler, now, look_again)) return Verdict::kPass;
     return scheduler.Judge(request);
   });
-  return {std::move(pulled.request), pulled.version, look_again};
+  return {std::move(pulled.request), pulled.version, std::min(look_again, pulled.next_deadline)};
 }
 
 // Another replica holds more of its beginning, and computing that here would take longer than it has waited.

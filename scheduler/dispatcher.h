@@ -49,7 +49,7 @@ class Dispatcher {
   struct Pulled {
     std::unique_ptr<Request> request;                // null: nothing to start now
     uint64_t version = 0;                            // of the queue, see WaitForChange
-    absl::Time look_again = absl::InfiniteFuture();  // somebody waits for another replica until then
+    absl::Time look_again = absl::InfiniteFuture();  // somebody waits for another replica, or at all, until then
   };
   // What the replica's scheduler can start now.
   Pulled Pull(int replica, Scheduler& scheduler);

@@ -160,6 +160,7 @@ void FairQueue::Insert(std::unique_ptr<Request> request) {
   if (waiting.empty()) waiting_tenants_[c].push_back(&account);
   request->queued_at = clock_.Now();
   tickets_[request->id] = {&account, request->priority};
+  if (request->deadline < absl::InfiniteFuture()) deadlines_.insert({request->deadline, request->id});
   account.waiting_tokens[c] += static_cast<int64_t>(request->prompt.size());
   ++account.num_waiting;
   ++num_waiting_;
@@ -176,10 +177,22 @@ std::unique_ptr<Request> FairQueue::Remove(TenantAccount& account, Priority prio
   waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(index));
   if (waiting.empty()) std::erase(waiting_tenants_[c], &account);
   tickets_.erase(request->id);
+  deadlines_.erase({request->deadline, request->id});
   account.waiting_tokens[c] -= static_cast<int64_t>(request->prompt.size());
   --account.num_waiting;
   --num_waiting_;
   return request;
+}
+
+// Null: it isn't waiting.
+std::unique_ptr<Request> FairQueue::Remove(int64_t request_id) {
+  const auto found = tickets_.find(request_id);
+  if (found == tickets_.end()) return nullptr;
+  const auto [account, priority] = found->second;
+  const TenantAccount::Waiting& waiting = account->WaitingIn(priority);
+  const auto it = std::lower_bound(waiting.begin(), waiting.end(), request_id,
+                                   [](const auto& candidate, int64_t id) { return candidate->id < id; });
+  return Remove(*account, priority, static_cast<size_t>(it - waiting.begin()));
 }
 
 FairQueue::Pulled FairQueue::Pull(Judge judge) {
@@ -187,11 +200,24 @@ FairQueue::Pulled FairQueue::Pull(Judge judge) {
   Pulled pulled;
   {
     absl::MutexLock lock(&mutex_);
-    pulled.version = version_;
+    EndOverdue(ended);
     pulled.request = OfferAll(judge, ended).taken;
+    if (!ended.empty()) ++version_;  // who stood behind them may go
+    pulled.version = version_;
+    pulled.next_deadline = deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
   }
   for (auto& [request, finish] : ended) request->sink->Finish(finish);
   return pulled;
+}
+
+// Those that nobody would be offered now, too.
+void FairQueue::EndOverdue(Ended& ended) {
+  const absl::Time now = clock_.Now();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    std::unique_ptr<Request> request = Remove(deadlines_.begin()->second);
+    std::optional<FinishEvent> finish = EndOf(*request, now);
+    ended.emplace_back(std::move(request), *std::move(finish));
+  }
 }
 
 FairQueue::Offer FairQueue::OfferAll(Judge judge, Ended& ended) {
@@ -328,13 +354,8 @@ bool FairQueue::Cancel(int64_t request_id) {
   std::unique_ptr<Request> request;
   {
     absl::MutexLock lock(&mutex_);
-    const auto found = tickets_.find(request_id);
-    if (found == tickets_.end()) return false;
-    const auto [account, priority] = found->second;
-    TenantAccount::Waiting& waiting = account->WaitingIn(priority);
-    const auto it = std::find_if(waiting.begin(), waiting.end(),
-                                 [request_id](const auto& candidate) { return candidate->id == request_id; });
-    request = Remove(*account, priority, static_cast<size_t>(it - waiting.begin()));
+    request = Remove(request_id);
+    if (request == nullptr) return false;
     ++version_;  // who stood behind it may go
   }
   request->sink->Finish({.reason = FinishReason::kCancelled});

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -96,6 +97,7 @@ class FairQueue {
   struct Pulled {
     std::unique_ptr<Request> request;  // null: nothing to start now
     uint64_t version = 0;              // for WaitForChange
+    absl::Time next_deadline;          // of those that wait; the next pull ought to come no later
   };
   // Offers requests in their order until one is taken; its prompt is charged. `judge` is called under the queue's lock
   // and must not call back. Requests that were cancelled or whose deadline has passed end here.
@@ -148,6 +150,8 @@ class FairQueue {
   void Insert(std::unique_ptr<Request> request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Request> Remove(TenantAccount& account, Priority priority, size_t index)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Request> Remove(int64_t request_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndOverdue(Ended& ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   TenantAccount* NextTenant(Priority priority, absl::Span<TenantAccount* const> passed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Offer OfferFrom(TenantAccount& account, Priority priority, Judge judge, Ended& ended)
@@ -175,6 +179,8 @@ class FairQueue {
     Priority priority = Priority::kNormal;
   };
   absl::flat_hash_map<int64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);  // of each waiting request
+  // Of the waiting requests that have one, with their ids: it ends them wherever they stand.
+  absl::btree_set<std::pair<absl::Time, int64_t>> deadlines_ ABSL_GUARDED_BY(mutex_);
   std::atomic<int> num_waiting_ = 0;  // written under mutex_; read without it, by metrics
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -100,7 +100,7 @@ bool World::PushOne(Group& group, SimRequest& request) {
   }
   request.raw = address;
   request.where = SimRequest::kWaiting;
-  request.waits_since_us = scene_.clock.now_us();
+
   const auto place = std::upper_bound(scene_.live.begin(), scene_.live.end(), &request,
                                       [](const SimRequest* a, const SimRequest* b) { return a->id < b->id; });
   scene_.live.insert(place, &request);

@@ -75,13 +75,15 @@ void Ledger::Refill(int tenant) {
   own.filled_at = now;
 }
 
-// The least counter of those that wait and may run, but for one tenant.
+// The least counter of those that wait and may run, but for one tenant, as low as it may have been in this part.
 double Ledger::LeastOfOthers(const TenantAccount* account) const {
   double least = kNone;
   for (const SimRequest* request : scene_.live) {
     const TenantAccount* const other = request->raw->account;
     if (request->where != SimRequest::kWaiting || other == account) continue;
-    if (other->num_running < scene_.PolicyOf(request->tenant).max_running) least = std::min(least, other->counter);
+    const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
+    if (other->num_running >= policy.max_running) continue;
+    least = std::min(least, other->counter - tenants_[static_cast<size_t>(request->tenant)].cost / policy.weight);
   }
   return least;
 }
@@ -117,10 +119,11 @@ void Ledger::AfterPush(const SimRequest& request) {
 }
 
 void Ledger::Begin() {
+  for (Tenant& tenant : tenants_) tenant.price = tenant.cost = 0;
   for (Tenant& tenant : tenants_) {
-    tenant.price = tenant.cost = 0;
     tenant.num_left = 0;
-    tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun() && tenant.account->num_waiting > 0;
+    tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
+    tenant.had_waiting = tenant.account != nullptr && tenant.account->num_waiting > 0;
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
     if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account);
   }
@@ -130,13 +133,16 @@ void Ledger::End(double least_pulled_counter, double most_pulled_counter) {
   least_pulled_ = least_pulled_counter;
   most_pulled_ = most_pulled_counter;
   AddPrices();
+  for (size_t i = 0; i < tenants_.size(); ++i) {
+    tenants_[i].most_counter = tenants_[i].counter + tenants_[i].cost / scene_.PolicyOf(static_cast<int>(i)).weight;
+  }
   int num_left = 0;
   for (const Tenant& tenant : tenants_) num_left += tenant.num_left;
   for (size_t i = 0; i < tenants_.size(); ++i) {
     Tenant& tenant = tenants_[i];
     if (tenant.account == nullptr) continue;
     CheckCounter(static_cast<int>(i), tenant);
-    if (num_left == 1 && tenant.num_left == 1) CheckLift(tenant);
+    if (num_left == 1 && tenant.num_left == 1 && tenant.left_at_end) CheckLift(tenant);
   }
   if (scene_.plan.scenario == Scenario::kFair && scene_.plan.clients.asks_class == 0) CheckShares();
   if (!ForgetsTenants()) return;
@@ -158,6 +164,8 @@ void Ledger::AddPrices() {
       tenant.level -= 1;
     } else if (told.what == Told::What::kFinish && told.request->where >= 0) {
       ++tenant.num_left;
+      const FinishReason reason = told.request->finish->reason;
+      tenant.left_at_end = reason == FinishReason::kStop || reason == FinishReason::kLength;
     }
   }
   for (SimRequest* request : scene_.live) {
@@ -182,7 +190,7 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
   double most = most_pulled_;
   for (const Tenant& other : tenants_) {
     if (other.account != nullptr && &other != &tenant) {
-      most = std::max({most, other.account->counter, other.counter + other.price / policy.weight});
+      most = std::max({most, other.account->counter, other.most_counter});
     }
   }
   CHECK(actual <= most + tenant.cost / policy.weight + Slack(most), "a tenant is lifted no further than to the others");
@@ -191,13 +199,13 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
 void Ledger::CheckLift(const Tenant& tenant) const {
   const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account));
-  if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
+  if (!tenant.was_held_back || !tenant.had_waiting || tenant.account->num_running != tenant.num_running - 1) return;
   if (tenant.least_of_others == kNone) return;
   CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");
 }
 
 // The bound of the virtual token counter: two tenants that always want more are served the same over their weights, but
-// for twice what one may be given before it is counted.
+// for twice what one may be given before it is counted. Caps let counters part before, by twice as much again.
 void Ledger::CheckShares() {
   const size_t count = tenants_.size();
   gaps_.resize(count * count);
@@ -206,9 +214,14 @@ void Ledger::CheckShares() {
   const double output =
       plan.queue.output_token_price * plan.clients.max_output * plan.limits.max_num_seqs * plan.num_replicas;
   double lightest = kNone;
-  for (size_t i = 0; i < count; ++i) lightest = std::min(lightest, scene_.PolicyOf(static_cast<int>(i)).weight);
+  bool has_caps = false;
+  for (size_t i = 0; i < count; ++i) {
+    const TenantPolicy& policy = scene_.PolicyOf(static_cast<int>(i));
+    lightest = std::min(lightest, policy.weight);
+    has_caps = has_caps || policy.max_running < TenantPolicy::kUnlimited;
+  }
   const double prompt = std::max(plan.queue.scored_token_price, 1.0) * static_cast<double>(plan.limits.max_model_len);
-  const double bound = 2 * (prompt + output) / lightest;
+  const double bound = (has_caps ? 4 : 2) * (prompt + output) / lightest;
   const auto wants_more = [&](size_t i) {
     const TenantAccount* const account = tenants_[i].account;
     return account != nullptr && account->num_waiting > 0 && account->MayRun();

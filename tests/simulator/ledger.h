@@ -34,10 +34,13 @@ class Ledger {
     const TenantAccount* account = nullptr;  // null: it may have been forgotten
     double counter = 0;
     double price = 0;            // of this part of the event
+    double most_counter = 0;     // that it may have had in this part
     double cost = 0;             // the same without what was given back
     int64_t num_running = 0;     // before this part
     int num_left = 0;            // of its running requests, in this part
-    bool was_held_back = false;  // before this part, by its cap, with something waiting
+    bool left_at_end = false;    // the last of them, having all its tokens
+    bool was_held_back = false;  // before this part, by its cap
+    bool had_waiting = false;
     double least_of_others = 0;  // before this part
     int64_t num_reserved = 0;
     double service = 0;  // over weight, from the beginning

@@ -82,6 +82,7 @@ void World::Pull(size_t index) {
   SimReplica& r = replicas_[index];
   whereabouts_.BeforePull();
   r.replica->PullWork();
+  r.looked_us = scene_.clock.now_us();
   whereabouts_.AfterPull(static_cast<int>(index));
   if (r.replica->HasWork()) {
     r.phase = Phase::kSubmit;
@@ -171,7 +172,7 @@ void World::WakeIdle() {
       r.wakes = true;
       Schedule(random_.Chance(scene_.plan.interleaves) ? random_.Between(0, 50) : 0, Kind::kTurn, i, ++r.turn);
     } else {
-      whereabouts_.CheckIdle(*r.replica, dispatcher_.tracks_prefixes());
+      whereabouts_.CheckIdle(*r.replica, r.looked_us, dispatcher_.tracks_prefixes());
     }
   }
 }

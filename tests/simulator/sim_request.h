@@ -49,7 +49,7 @@ struct SimRequest {
   // Where it must be, as far as one can tell from outside.
   int where = kOutside;    // kOutside, kWaiting, or the replica that has it
   uint64_t pulled_at = 0;  // the moment
-  int64_t waits_since_us = 0;
+
   bool charged = false;
   int num_deaths = 0;
   std::optional<size_t> suspect_until;  // it has more tokens than this

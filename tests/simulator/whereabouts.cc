@@ -50,6 +50,10 @@ void Whereabouts::AfterPull(int replica) {
     }
   }
   if (num_pulled > 0) CheckOrder(num_pulled);
+  for (const SimRequest* request : scene_.live) {
+    const bool waits = request->where == SimRequest::kWaiting && !request->finish.has_value();
+    CHECK(!waits || scene_.clock.Now() < request->deadline, "a deadline ends those that wait, too");
+  }
 }
 
 // The order in which requests start follows from the queue's rules: by class, then by the tenant's counter, then by
@@ -58,6 +62,11 @@ void Whereabouts::CheckOrder(size_t num_pulled) {
   least_pulled_counter_ = std::numeric_limits<double>::infinity();
   most_pulled_counter_ = -least_pulled_counter_;
   size_t num_taken = 0;
+  for (Line& line : lines_) {
+    for (auto& waiting : line.waiting) {
+      std::erase_if(waiting, [this](const SimRequest* request) { return scene_.clock.Now() >= request->deadline; });
+    }
+  }
   for (int c = kNumPriorities - 1; c >= 0;) {
     const Look look = LookAt(static_cast<Priority>(c));
     if (look == Look::kBlocked) break;
@@ -93,7 +102,7 @@ Whereabouts::Look Whereabouts::LookAt(Line& line, std::vector<SimRequest*>& wait
       continue;
     }
     waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
-    if (request->finish.has_value()) continue;  // cancelled, or its deadline has passed
+    if (request->finish.has_value()) continue;  // cancelled
     least_pulled_counter_ = std::min(least_pulled_counter_, line.counter);
     most_pulled_counter_ = std::max(most_pulled_counter_, line.counter);
     ++line.num_running;
@@ -113,7 +122,6 @@ void Whereabouts::AfterPublish(int replica, const Scheduler& scheduler) {
     if (request->where != replica || request->finish.has_value()) continue;
     if (std::find(here.begin(), here.end(), request->raw) == here.end()) {
       request->where = SimRequest::kWaiting;
-      request->waits_since_us = scene_.clock.now_us();
       scene_.trace.Note("preempted", request->id, replica);
     }
     if (request->cancelled) {
@@ -126,21 +134,22 @@ void Whereabouts::AfterDeath(int replica) {
   for (SimRequest* request : scene_.live) {
     if (request->where != replica || request->finish.has_value()) continue;
     request->where = SimRequest::kWaiting;
-    request->waits_since_us = scene_.clock.now_us();
   }
 }
 
-void Whereabouts::CheckIdle(const Replica& replica, bool tracks_prefixes) const {
+void Whereabouts::CheckIdle(const Replica& replica, int64_t looked_us, bool tracks_prefixes) const {
   const absl::Time now = scene_.clock.Now();
   if (now >= replica.look_again()) return;  // it is about to
   for (const SimRequest* request : scene_.live) {
-    if (request->where != SimRequest::kWaiting || request->cancelled || now >= request->deadline) continue;
+    if (request->where != SimRequest::kWaiting || request->cancelled) continue;
+    CHECK(now < request->deadline || scene_.plan.num_clock_jumps > 0, "a deadline ends those that wait, too");
     if (request->raw->account->num_running >= scene_.PolicyOf(request->tenant).max_running) continue;
     const absl::Duration most = scene_.plan.dispatcher.max_affinity_wait;
     const absl::Time queued_at = request->raw->queued_at;
-    const bool may_wait =
-        (queued_at <= now && now < queued_at + most) ||
-        absl::Microseconds(scene_.clock.now_us() - request->waits_since_us) < most;  // the clock jumped
+    // Where the clock jumps, it looks again after as long as it thought when it looked last.
+    const bool may_wait = scene_.plan.num_clock_jumps > 0
+                              ? absl::Microseconds(scene_.clock.now_us() - looked_us) <= most
+                              : queued_at <= now && now < queued_at + most;
     CHECK(may_wait && tracks_prefixes && !request->raw->prefix_keys.empty(),
           "no replica idles while something waits that it could start");
   }

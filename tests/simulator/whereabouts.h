@@ -21,8 +21,8 @@ class Whereabouts {
   // After a replica has told and given back all that it had to.
   void AfterPublish(int replica, const Scheduler& scheduler);
   void AfterDeath(int replica);
-  // A replica that waits, and does not know of anything new, has a reason.
-  void CheckIdle(const Replica& replica, bool tracks_prefixes) const;
+  // A replica that waits, does not know of anything new, and last looked for work at `looked_us`, has a reason.
+  void CheckIdle(const Replica& replica, int64_t looked_us, bool tracks_prefixes) const;
   // The queue's counts are those that follow from where everybody is.
   void CheckCounts() const;
 

@@ -116,7 +116,7 @@ void World::Handle(const Event& event) {
       return Do([&] {
         scene_.trace.Note(event.kind == Kind::kQuiet ? "quiet" : "reload");
         if (event.kind == Kind::kQuiet) {
-          scene_.policies = std::make_shared<TenantPolicies>();
+          if (scene_.plan.scenario == Scenario::kSwarm) scene_.policies = std::make_shared<TenantPolicies>();
           quiet_ = true;
           int64_t work = 10;
           for (const SimRequest& request : scene_.requests) work += request.num_prompt() + request.stop.max_tokens;

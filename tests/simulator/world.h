@@ -71,6 +71,7 @@ class World {
     uint64_t turn = 0;
     bool wakes = false;  // it is idle, and its turn is scheduled because something changed
     bool restarts = false;
+    int64_t looked_us = 0;  // for work
     int64_t num_steps = 0;  // committed
   };
   struct Group {
