@@ -90,14 +90,20 @@ class VictimSearch {
 
 }  // namespace
 
-Verdict Scheduler::Judge(const Request& request) {
+Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
+  makes_room_ = false;
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
-  if (is_short || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
-  if (MakeRoom(request)) return Verdict::kTake;
-  blocked_id_ = request.id;
+  const int64_t num_running = request.account == nullptr ? 0 : request.account->num_running;
+  const bool was_blocked = request.id == blocked_id_ && num_running == blocked_num_running_;
+  if (is_short || StepIsFull(request) || was_blocked) return Verdict::kBlocked;
+  if (MakeRoom(request, may_preempt)) return Verdict::kTake;
+  if (may_preempt) {
+    blocked_id_ = request.id;
+    blocked_num_running_ = num_running;
+  }
   return Verdict::kBlocked;
 }
 
@@ -140,8 +146,10 @@ int Scheduler::NumCachedBlocks(const Request& request) const {
 bool Scheduler::WaitsForPrefix(const Request& request) const {
   if (computing_.empty()) return false;
   const int num_cached = NumCachedBlocks(request);
-  return num_cached < NumShareable(request) &&
-         computing_.contains(request.prefix_keys[static_cast<size_t>(num_cached)]);
+  if (num_cached == NumShareable(request)) return false;
+  const auto computing = computing_.find(request.prefix_keys[static_cast<size_t>(num_cached)]);
+  // One of a lower class may take for ever.
+  return computing != computing_.end() && computing->second->request->priority >= request.priority;
 }
 
 // Of the blocks that are available; those it takes up from the cache are among them. Looks at each block, as taking up
@@ -162,12 +170,20 @@ int Scheduler::NumNeededBlocks(const Request& request) const {
 
 // A slot and the blocks it needs are free, and one more block for each that runs, or the newcomer would be preempted at
 // once. If not, those who must give way to it do, if that suffices.
-bool Scheduler::MakeRoom(const Request& request) {
-  const int num_blocks = NumNeededBlocks(request);
-  if (HasRoom(num_blocks)) return true;
-  for (const Victim& victim : VictimsFor(request, num_blocks)) Preempt(*victim.sequence, victim.reason);
-  SweepLeaving();
-  return HasRoom(NumNeededBlocks(request));  // it may have to hold alone what a victim held too
+bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
+  while (true) {
+    const int num_blocks = NumNeededBlocks(request);  // each time: it may have to hold alone what a victim held too
+    if (HasRoom(num_blocks)) {
+      makes_room_ = false;
+      return true;
+    }
+    if (!may_preempt) return false;
+    const std::vector<Victim> victims = VictimsFor(request, num_blocks);
+    if (victims.empty()) return false;
+    makes_room_ = true;
+    for (const Victim& victim : victims) Preempt(*victim.sequence, victim.reason);
+    SweepLeaving();
+  }
 }
 
 bool Scheduler::HasRoom(int num_blocks) const {
