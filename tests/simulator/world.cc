@@ -128,6 +128,7 @@ void World::Handle(const Event& event) {
           scene_.policies = workload_.DrawPolicies();
         }
         scene_.queue.SetPolicies(scene_.policies);
+        ledger_.OnReload();
       });
     case Kind::kJump:
       return Do([&] {
