@@ -11,7 +11,7 @@ namespace weft {
 void Blame::OnDeath(const std::vector<SimRequest*>& in_steps) {
   std::vector<SimRequest*> there;
   for (SimRequest* request : in_steps) {
-    const bool is_quarantined = request->finish.has_value() && absl::IsInternal(request->finish->status);
+    const bool is_quarantined = request->finish.has_value() && IsQuarantined(request->finish->status);
     if (!request->finish.has_value() || is_quarantined) there.push_back(request);  // the others were about to leave
   }
   const bool has_suspect =
@@ -40,7 +40,7 @@ void Blame::CheckErrors() {
       continue;
     }
     const bool is_quarantined = std::find(quarantined_.begin(), quarantined_.end(), &request) != quarantined_.end();
-    CHECK(absl::IsInternal(status) && (is_quarantined || request.NanIsNext()), "an error has a reason");
+    CHECK(IsQuarantined(status) ? is_quarantined : request.NanIsNext(), "an error has a reason");
   }
   quarantined_.clear();
 }

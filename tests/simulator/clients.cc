@@ -1,4 +1,5 @@
 // The part of World that stands for front ends: they reserve, push and cancel as GenerationService does.
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -14,7 +15,7 @@ namespace weft {
 void World::Arrive(size_t index) {
   Group& group = groups_[index];
   std::vector<SimRequest> choices = workload_.DrawGroup(static_cast<int>(scene_.requests.size()));
-  const SimRequest& first = choices.front();
+  const SimRequest first = choices.front();
   const auto count = static_cast<int64_t>(choices.size());
   auto answer = scene_.queue.Reserve(Workload::TenantName(first.tenant), first.priority, count);
   ledger_.OnReserve(first.tenant, count, answer);
@@ -30,6 +31,15 @@ void World::Arrive(size_t index) {
     scene_.requests.push_back(std::move(choice));
   }
   group.places.emplace(std::get<QueuePlaces>(std::move(answer)));
+  group.index = index;
+  group.stops_reading = first.stops_reading;
+  group.reader = std::make_unique<Reader>(
+      [this, index] {
+        const bool is_slow = random_.Chance(0.5);
+        if (!groups_[index].stops_reading)
+          Schedule(is_slow ? random_.Between(0, 20 * scene_.plan.step_us) : 0, Kind::kRead, index);
+      },
+      scene_.clock, metrics_);
   Schedule(random_.Between(0, scene_.plan.clients.max_prepare_us), Kind::kPush, index);
 }
 
@@ -90,7 +100,10 @@ bool World::PushOne(Group& group, SimRequest& request) {
   if (request.scope.has_value()) {
     raw->prefix_keys = PrefixKeys(*request.scope, request.prompt, scene_.plan.limits.block_size);
   }
-  raw->sink = std::make_shared<SimSink>(request, scene_.clock, scene_.told, nullptr);
+  std::shared_ptr<TokenStream> stream = group.reader->Open(request);
+  streams_.resize(std::max(streams_.size(), static_cast<size_t>(request.id) + 1));
+  streams_[static_cast<size_t>(request.id)] = stream.get();
+  raw->sink = std::make_shared<SimSink>(request, scene_.clock, scene_.told, std::move(stream));
   const Request* const address = raw.get();
   request.deadline = raw->deadline;
   ledger_.BeforePush(request);
@@ -106,17 +119,54 @@ bool World::PushOne(Group& group, SimRequest& request) {
   scene_.live.insert(place, &request);
   ledger_.AfterPush(request);
   ++totals_.num_requests;
-  if (request.cancel_after_us >= 0) {
-    const bool by_stop_string = random_.Chance(0.2);
-    Schedule(request.cancel_after_us, by_stop_string ? Kind::kStopString : Kind::kCancel,
-             static_cast<size_t>(request.id));
-  }
+  if (request.cancel_after_us < 0) return true;
+  const Kind kind = random_.Of({Kind::kLeave, Kind::kLeave, Kind::kCancel, Kind::kStopString});
+  Schedule(request.cancel_after_us, kind, kind == Kind::kLeave ? group.index : static_cast<size_t>(request.id));
   return true;
+}
+
+// The client disconnects.
+void World::Leave(size_t index) {
+  Group& group = groups_[index];
+  group.reader->Leave();
+  for (const size_t request : group.requests) {
+    if (scene_.requests[request].IsUnfinished()) Cancel(scene_.requests[request]);
+  }
+}
+
+// The reader wants no more of a stream, and nobody looks for it in the queue.
+void World::SeeStopString(SimRequest& request) {
+  if (request.num_tokens == 0) return;
+  scene_.trace.Note("stop string", request.id);
+  request.cancelled = true;
+  streams_[static_cast<size_t>(request.id)]->CancelAfterStop();
+}
+
+// The server's patience ends.
+void World::DropAll() {
+  scene_.trace.Note("drop all");
+  for (SimRequest* request : std::vector<SimRequest*>(scene_.live)) {
+    request->aborted = true;
+    streams_[static_cast<size_t>(request->id)]->Abort(absl::UnavailableError("shutting down"));
+    Cancel(*request);
+  }
+}
+
+// Who reads has read everything, and who stopped reading finds everything.
+void World::CheckReaders() {
+  for (const Group& group : groups_) {
+    if (group.reader == nullptr || group.reader->has_left()) continue;
+    CHECK(group.stops_reading || group.reader->HasReadAll(), "who waits for tokens is woken");
+    group.reader->Read();
+    CHECK(group.reader->HasReadAll(), "every stream has an end");
+  }
 }
 
 void World::Cancel(SimRequest& request) {
   const bool waits = request.IsUnfinished() && request.where == SimRequest::kWaiting;
+  scene_.trace.Note("cancel", request.id);
   request.cancelled = true;
+  streams_[static_cast<size_t>(request.id)]->Cancel();
   CHECK(scene_.queue.Cancel(request.id) == waits, "who waits can be taken out, and nobody else");
   CHECK(request.finish.has_value() || !waits, "who is taken out has ended");
 }

@@ -88,13 +88,23 @@ double Ledger::LeastOfOthers(const TenantAccount* account) const {
   return least;
 }
 
+// Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits, to
+// whoever was ever served most; and otherwise to the tenant that was last pulled from.
+std::pair<double, double> Ledger::LiftOf(const TenantAccount* account) const {
+  const double least = LeastOfOthers(account);
+  if (least < kNone) return {least, least};
+  const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(),
+                                     [](const SimRequest* request) { return request->where == SimRequest::kWaiting; });
+  return some_wait ? std::pair(least_pulled_, most_pulled_) : std::pair(least_most_, most_most_);
+}
+
 void Ledger::BeforePush(const SimRequest& request) {
   const Tenant& own = Of(request);
   had_none_waiting_ = std::none_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* other) {
     return other->tenant == request.tenant && other->where == SimRequest::kWaiting;
   });
   counter_before_push_ = own.account != nullptr ? own.account->counter : 0;
-  least_before_push_ = LeastOfOthers(own.account);
+  lift_before_push_ = LiftOf(own.account);
 }
 
 // A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
@@ -103,11 +113,9 @@ void Ledger::AfterPush(const SimRequest& request) {
   const bool was_known = own.account != nullptr || !ForgetsTenants();
   own.account = request.raw->account;
   const double after = own.account->counter;
-  const bool is_alone = least_before_push_ == kNone;
-  const double low = is_alone ? least_pulled_ : least_before_push_;
-  const double high = std::max(is_alone ? most_pulled_ : least_before_push_, counter_before_push_);
   if (had_none_waiting_) {
-    CHECK(after >= low - Slack(low), "who comes back is lifted to the others");
+    const double high = std::max(lift_before_push_.second, counter_before_push_);
+    CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
     CHECK(!was_known || after <= high + Slack(high), "who comes back is lifted no further than to the others");
   } else {
     CHECK(after == counter_before_push_, "who waits is not lifted");
@@ -119,11 +127,12 @@ void Ledger::AfterPush(const SimRequest& request) {
 }
 
 void Ledger::Begin() {
+  was_reloaded_ = false;
   for (Tenant& tenant : tenants_) tenant.price = tenant.cost = 0;
   for (Tenant& tenant : tenants_) {
     tenant.num_left = 0;
     tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
-    tenant.had_waiting = tenant.account != nullptr && tenant.account->num_waiting > 0;
+
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
     if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account);
   }
@@ -134,8 +143,11 @@ void Ledger::End(double least_pulled_counter, double most_pulled_counter) {
   most_pulled_ = most_pulled_counter;
   AddPrices();
   for (size_t i = 0; i < tenants_.size(); ++i) {
-    tenants_[i].most_counter = tenants_[i].counter + tenants_[i].cost / scene_.PolicyOf(static_cast<int>(i)).weight;
+    const Tenant& tenant = tenants_[i];
+    most_most_ = std::max(most_most_, tenant.counter + tenant.cost / scene_.PolicyOf(static_cast<int>(i)).weight);
+    if (tenant.account != nullptr) least_most_ = std::max(least_most_, tenant.account->counter);
   }
+  most_most_ = std::max(most_most_, least_most_);
   int num_left = 0;
   for (const Tenant& tenant : tenants_) num_left += tenant.num_left;
   for (size_t i = 0; i < tenants_.size(); ++i) {
@@ -186,20 +198,14 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
   tenant.service += paid;
   if (std::abs(actual - expected) <= Slack(expected)) return;
   CHECK(actual > expected, "a tenant pays for what it gets");
-  CHECK(tenant.was_held_back && tenant.num_left > 0, "a tenant pays for nothing else");
-  double most = most_pulled_;
-  for (const Tenant& other : tenants_) {
-    if (other.account != nullptr && &other != &tenant) {
-      most = std::max({most, other.account->counter, other.most_counter});
-    }
-  }
-  CHECK(actual <= most + tenant.cost / policy.weight + Slack(most), "a tenant is lifted no further than to the others");
+  CHECK(tenant.was_held_back && (tenant.num_left > 0 || was_reloaded_), "a tenant pays for nothing else");
+  CHECK(actual <= most_most_ + Slack(most_most_), "a tenant is lifted no further than to the others");
 }
 
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
 void Ledger::CheckLift(const Tenant& tenant) const {
   const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account));
-  if (!tenant.was_held_back || !tenant.had_waiting || tenant.account->num_running != tenant.num_running - 1) return;
+  if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
   if (tenant.least_of_others == kNone) return;
   CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");
 }

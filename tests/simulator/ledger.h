@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -18,6 +19,8 @@ class Ledger {
   void OnReturn(int tenant, int64_t count);  // of places
   void OnTimeToFirstToken(int tenant);       // CheckTimeToFirstToken was called
 
+  void OnReload() { was_reloaded_ = true; }  // of the policies
+
   // Around a push.
   void BeforePush(const SimRequest& request);
   void AfterPush(const SimRequest& request);
@@ -33,14 +36,14 @@ class Ledger {
   struct Tenant {
     const TenantAccount* account = nullptr;  // null: it may have been forgotten
     double counter = 0;
-    double price = 0;            // of this part of the event
-    double most_counter = 0;     // that it may have had in this part
+    double price = 0;  // of this part of the event
+
     double cost = 0;             // the same without what was given back
     int64_t num_running = 0;     // before this part
     int num_left = 0;            // of its running requests, in this part
     bool left_at_end = false;    // the last of them, having all its tokens
     bool was_held_back = false;  // before this part, by its cap
-    bool had_waiting = false;
+
     double least_of_others = 0;  // before this part
     int64_t num_reserved = 0;
     double service = 0;  // over weight, from the beginning
@@ -54,6 +57,7 @@ class Ledger {
   bool ForgetsTenants() const { return tenants_.size() > 60; }
   void Refill(int tenant);
   double LeastOfOthers(const TenantAccount* account) const;
+  std::pair<double, double> LiftOf(const TenantAccount* account) const;
   void AddPrices();
   void CheckCounter(int index, Tenant& tenant);
   void CheckLift(const Tenant& tenant) const;
@@ -62,9 +66,12 @@ class Ledger {
   Scene& scene_;
   std::vector<Tenant> tenants_;
   int64_t num_reserved_ = 0;
-  double least_pulled_ = 0;  // the counter of who was pulled last lies between these
+  bool was_reloaded_ = false;  // in this part of the event
+  double least_pulled_ = 0;    // the counter of who was pulled last lies between these
   double most_pulled_ = 0;
-  double least_before_push_ = 0;
+  double least_most_ = 0;  // the greatest counter that any tenant ever had lies between these
+  double most_most_ = 0;
+  std::pair<double, double> lift_before_push_;
   double counter_before_push_ = 0;
   bool had_none_waiting_ = false;
   // [num_tenants, num_tenants] of two tenants that want more: how far apart their service was when they began to.

@@ -34,14 +34,14 @@ void OnFailure(int signal) {
   _exit(1);
 }
 
-Totals RunSeed(uint64_t seed, const Options& options) {
+Totals RunSeed(uint64_t seed, Metrics& metrics, const Options& options) {
   std::snprintf(
       failure, sizeof failure, "weft sim: seed %llu failed; replay: ./weft sim --first-seed %llu --seeds 1 --trace\n",
       static_cast<unsigned long long>(seed), static_cast<unsigned long long>(seed));  // NOLINT: printf's types
   alarm(options.timeout_s);
   const Plan plan = DrawPlan(seed);
-  const Totals totals = World(plan, options.traces).Run();
-  if (options.repeats && World(plan, false).Run().digest != totals.digest) {
+  const Totals totals = World(plan, metrics, options.traces).Run();
+  if (options.repeats && World(plan, metrics, false).Run().digest != totals.digest) {
     std::fprintf(stderr, "weft sim: seed %llu ran differently the second time\n",
                  static_cast<unsigned long long>(seed));  // NOLINT
     std::abort();
@@ -90,8 +90,9 @@ int Main(int argc, char** argv) {
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) std::signal(signal, OnFailure);
   if (options.traces) std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const auto begin = std::chrono::steady_clock::now();
+  Metrics metrics;
   Totals totals;
-  for (const uint64_t seed : Seeds(options)) totals.Add(RunSeed(seed, options));
+  for (const uint64_t seed : Seeds(options)) totals.Add(RunSeed(seed, metrics, options));
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   PrintSummary(totals, seconds.count());
   return 0;

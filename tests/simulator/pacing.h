@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "kernels/check.h"
@@ -40,10 +41,14 @@ class Pacing {
     const Step step = steps_.front();
     steps_.pop_front();
     CHECK(max_prefill_tokens <= most_, "prompts leave the others their share");
+    const int64_t max_prefill_tokens_before = std::exchange(max_prefill_tokens_, max_prefill_tokens);
+    if (step.took <= plan_.scheduler.max_itl) num_too_long_ = 0;
     if (!step.others_decode || step.num_prompt_tokens == 0 || step.took <= plan_.scheduler.max_itl) return;
-    const double ratio = absl::FDivDuration(plan_.scheduler.max_itl, step.took);
-    CHECK(max_prefill_tokens <= std::max<double>(std::min(kLeast, most_), step.num_prompt_tokens * ratio + 1),
-          "a step that took too long makes the next ones smaller");
+    const bool is_full = step.num_prompt_tokens * 2 >= max_prefill_tokens_before;
+    if (num_too_long_ == 0) max_before_ = max_prefill_tokens_before;
+    if (is_full) ++num_too_long_;
+    CHECK(num_too_long_ < 10 || max_prefill_tokens < max_before_ || max_prefill_tokens <= std::min(kLeast, most_),
+          "steps that keep taking too long become smaller");
   }
 
  private:
@@ -58,6 +63,9 @@ class Pacing {
   const Plan& plan_;
   const int most_;  // prompt tokens of a step while others decode
   std::deque<Step> steps_;
+  int64_t max_prefill_tokens_ = 0;  // after the last step
+  int num_too_long_ = 0;            // full steps, one after the other
+  int64_t max_before_ = 0;          // the first of them
 };
 
 }  // namespace weft

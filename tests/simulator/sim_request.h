@@ -39,6 +39,7 @@ struct SimRequest {
   // What has come of it.
   absl::Time deadline = absl::InfiniteFuture();
   bool cancelled = false;
+  bool aborted = false;  // the server ended its stream
   bool started = false;
   int64_t num_cached = 0;
   size_t num_tokens = 0;  // told
@@ -57,6 +58,7 @@ struct SimRequest {
 
   bool IsSuspect() const { return suspect_until.has_value() && num_tokens <= *suspect_until; }
   bool IsUnfinished() const { return raw != nullptr; }
+  bool WasPushed() const { return raw != nullptr || finish.has_value(); }
   int num_prompt() const { return static_cast<int>(prompt.size()); }
   // Whether its next token, or score, is the one that can't be had.
   bool NanIsNext() const;

@@ -11,7 +11,7 @@ void SimSink::Start(int64_t num_cached_tokens) {
   request_.started = true;
   request_.num_cached = num_cached_tokens;
   told_.push_back({&request_, Told::What::kStart, num_cached_tokens});
-  if (reader_ != nullptr) reader_->Start(num_cached_tokens);
+  stream_->Start(num_cached_tokens);
 }
 
 void SimSink::Push(const SampledToken& token) {
@@ -35,7 +35,7 @@ void SimSink::Push(const SampledToken& token) {
     ++request_.num_tokens;
     told_.push_back({&request_, Told::What::kToken, token.token});
   }
-  if (reader_ != nullptr) reader_->Push(token);
+  stream_->Push(token);
 }
 
 void SimSink::Finish(const FinishEvent& event) {
@@ -44,7 +44,7 @@ void SimSink::Finish(const FinishEvent& event) {
   request_.finish = event;
   request_.raw = nullptr;
   told_.push_back({&request_, Told::What::kFinish, static_cast<int64_t>(event.reason)});
-  if (reader_ != nullptr) reader_->Finish(event);
+  stream_->Finish(event);
 }
 
 void SimSink::CheckFinish(const FinishEvent& event) const {

@@ -22,14 +22,14 @@ struct Told {
 
 class SimSink final : public TokenSink {
  public:
-  // `reader`, which may be null, gets everything too. All outlive the sink.
-  SimSink(SimRequest& request, const SimClock& clock, std::vector<Told>& told, std::shared_ptr<TokenSink> reader)
-      : request_(request), clock_(clock), told_(told), reader_(std::move(reader)) {}
+  // `stream` gets everything too. All others outlive the sink.
+  SimSink(SimRequest& request, const SimClock& clock, std::vector<Told>& told, std::shared_ptr<TokenSink> stream)
+      : request_(request), clock_(clock), told_(told), stream_(std::move(stream)) {}
 
   void Start(int64_t num_cached_tokens) override;
   void Push(const SampledToken& token) override;
   void Finish(const FinishEvent& event) override;
-  bool Cancelled() const override { return request_.cancelled; }
+  bool Cancelled() const override { return stream_->Cancelled(); }
 
  private:
   void CheckFinish(const FinishEvent& event) const;
@@ -37,7 +37,7 @@ class SimSink final : public TokenSink {
   SimRequest& request_;
   const SimClock& clock_;
   std::vector<Told>& told_;
-  const std::shared_ptr<TokenSink> reader_;  // shared with the client
+  const std::shared_ptr<TokenSink> stream_;  // shared with the reader
 };
 
 }  // namespace weft

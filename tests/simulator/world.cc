@@ -23,8 +23,9 @@ void Totals::Add(const Totals& other) {
   digest = digest * 0x9ddfea08eb382d69u + other.digest;
 }
 
-World::World(const Plan& plan, bool prints)
+World::World(const Plan& plan, Metrics& metrics, bool prints)
     : scene_(plan, prints),
+      metrics_(metrics),
       random_(plan.seed),
       workload_(scene_.plan, random_.Next()),
       dispatcher_(plan.dispatcher, scene_.queue, scene_.clock),
@@ -59,6 +60,7 @@ Totals World::Run() {
     if (replica.replica != nullptr) AddStats(replica.replica->stats());
   }
   CHECK(scene_.queue.drained(), "the queue is empty");
+  CheckReaders();
   totals_.num_seeds = 1;
   totals_.virtual_us = scene_.clock.now_us();
   totals_.digest = scene_.trace.digest();
@@ -101,14 +103,14 @@ void World::Handle(const Event& event) {
     case Kind::kPush:
       return PushGroup(event.index);
     case Kind::kCancel:
+      return Do([&] { Cancel(scene_.requests[event.index]); });
+    case Kind::kLeave:
+      return Do([&] { Leave(event.index); });
     case Kind::kStopString:
-      return Do([&] {
-        SimRequest& request = scene_.requests[event.index];
-        scene_.trace.Note("cancel", request.id, event.kind == Kind::kStopString ? 1 : 0);
-        // A reader that has seen a stop string only raises the flag.
-        if (event.kind == Kind::kCancel) return Cancel(request);
-        if (request.num_tokens > 0) request.cancelled = true;
-      });
+      return Do([&] { SeeStopString(scene_.requests[event.index]); });
+    case Kind::kRead:
+      if (!groups_[event.index].reader->has_left()) groups_[event.index].reader->Read();
+      return;
     case Kind::kRestart:
       return Do([&] { StartReplica(event.index); });
     case Kind::kQuiet:
@@ -128,6 +130,7 @@ void World::Handle(const Event& event) {
           scene_.policies = workload_.DrawPolicies();
         }
         scene_.queue.SetPolicies(scene_.policies);
+        ledger_.OnReload();
       });
     case Kind::kJump:
       return Do([&] {
@@ -141,10 +144,7 @@ void World::Handle(const Event& event) {
         scene_.queue.Close();
       });
     case Kind::kDropAll:
-      return Do([&] {
-        scene_.trace.Note("drop all");
-        for (SimRequest* request : std::vector<SimRequest*>(scene_.live)) Cancel(*request);
-      });
+      return Do([&] { DropAll(); });
   }
 }
 

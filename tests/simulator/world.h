@@ -16,6 +16,7 @@
 #include "tests/simulator/ledger.h"
 #include "tests/simulator/pacing.h"
 #include "tests/simulator/random.h"
+#include "tests/simulator/reader.h"
 #include "tests/simulator/scene.h"
 #include "tests/simulator/sharing.h"
 #include "tests/simulator/sim_engine.h"
@@ -44,13 +45,28 @@ struct Totals {
 // A discrete-event loop. Every event is followed by every check; a violation ends the process.
 class World {
  public:
-  World(const Plan& plan, bool prints);
+  // Metrics outlive the world; nothing depends on them.
+  World(const Plan& plan, Metrics& metrics, bool prints);
 
   // Until everything has finished; first the faults, then the quiet in which it must.
   Totals Run();
 
  private:
-  enum class Kind { kArrive, kPush, kCancel, kStopString, kTurn, kRestart, kReload, kJump, kClose, kDropAll, kQuiet };
+  enum class Kind {
+    kArrive,
+    kPush,
+    kCancel,
+    kLeave,
+    kStopString,
+    kRead,
+    kTurn,
+    kRestart,
+    kReload,
+    kJump,
+    kClose,
+    kDropAll,
+    kQuiet
+  };
   struct Event {
     int64_t at_us = 0;
     uint64_t order = 0;  // of equals, the one that was scheduled first
@@ -75,8 +91,11 @@ class World {
     int64_t num_steps = 0;  // committed
   };
   struct Group {
+    size_t index = 0;
     std::vector<size_t> requests;
     std::optional<QueuePlaces> places;
+    std::unique_ptr<Reader> reader;
+    bool stops_reading = false;
   };
 
   void ScheduleAll();
@@ -92,6 +111,10 @@ class World {
   void PushGroup(size_t group);
   bool PushOne(Group& group, SimRequest& request);
   void Cancel(SimRequest& request);
+  void Leave(size_t group);
+  void SeeStopString(SimRequest& request);
+  void DropAll();
+  void CheckReaders();
   bool MustFit(const SimRequest& request) const;
 
   // replicas.cc
@@ -111,6 +134,7 @@ class World {
   void AddStats(const Stats& stats);
 
   Scene scene_;
+  Metrics& metrics_;
   Random random_;
   Workload workload_;
   Dispatcher dispatcher_;
@@ -119,6 +143,7 @@ class World {
   Blame blame_;
   Sharing sharing_;
   std::vector<Group> groups_;
+  std::vector<TokenStream*> streams_;  // by request id; the readers'; null: it was not pushed
   std::vector<SimReplica> replicas_;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   uint64_t next_order_ = 0;
