@@ -25,9 +25,14 @@ class VictimSearch {
   VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks)
       : running_(running), newcomer_(newcomer), missing_blocks_(num_blocks) {
     for (const auto& sequence : running_) {
-      if (sequence->leaving != Sequence::Leaving::kNo) AddRoom(1, sequence->blocks.size());
+      if (sequence->leaving == Sequence::Leaving::kNo) continue;
+      AddRoom(1, sequence->blocks.size());
+      AddGone(*sequence->request);
     }
   }
+
+  // The queue still counts it among those that its tenant runs.
+  void AddGone(const Request& request) { ++gone_[request.account]; }
 
   void AddRoom(int slots, int blocks) {
     slots_ += slots;
@@ -67,10 +72,9 @@ class VictimSearch {
 
   // On all replicas, for its tenant's weight, with `more` than now.
   double RowsOf(const Request& request, int more) const {
-    const auto taken = std::count_if(victims_.begin(), victims_.end(), [&](const Victim& victim) {
-      return victim.sequence->request->account == request.account;
-    });
-    return static_cast<double>(request.account->num_running - taken + more) / request.account->policy.weight;
+    const auto gone = gone_.find(request.account);
+    const int64_t rows = request.account->num_running - (gone == gone_.end() ? 0 : gone->second);
+    return static_cast<double>(rows + more) / request.account->policy.weight;
   }
   bool IsRicher(const Request& request) const {
     return request.account != newcomer_.account && RowsOf(request, -1) >= RowsOf(newcomer_, 1);
@@ -78,6 +82,7 @@ class VictimSearch {
 
   void Take(Sequence& victim, PreemptionReason reason) {
     AddRoom(1, victim.blocks.size() + 1);
+    AddGone(*victim.request);
     victims_.push_back({&victim, reason});
   }
 
@@ -85,6 +90,7 @@ class VictimSearch {
   const Request& newcomer_;
   int slots_ = 0;
   int missing_blocks_;
+  absl::flat_hash_map<const TenantAccount*, int64_t> gone_;
   std::vector<Victim> victims_;
 };
 
@@ -193,6 +199,8 @@ bool Scheduler::HasRoom(int num_blocks) const {
 std::vector<Victim> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
   VictimSearch search(running_, request, num_blocks);
   search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
+  for (const auto& preempted : preempted_) search.AddGone(*preempted);
+  for (const auto& sequence : finished_) search.AddGone(*sequence->request);
   search.TakeFromLowerClasses();
   search.TakeFromRicherTenants();
   return search.TakeVictims();

@@ -72,6 +72,11 @@ bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Sched
   return true;
 }
 
+bool Dispatcher::IsPromised(int64_t request_id) const {
+  absl::MutexLock lock(&mutex_);
+  return promises_.contains(request_id);
+}
+
 void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
   if (!changes.changes.empty()) directory_.Apply(replica, changes);
 }

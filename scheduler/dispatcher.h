@@ -57,6 +57,9 @@ class Dispatcher {
   // What the replica's scheduler can start now.
   Pulled Pull(int replica, Scheduler& scheduler);
 
+  // Some replica makes room for it, and others may pass it.
+  bool IsPromised(int64_t request_id) const;
+
   // After a step: what the replica's cache has and has not any more.
   void TellCache(int replica, const CacheChanges& changes);
 
@@ -78,7 +81,7 @@ class Dispatcher {
   FairQueue& queue_;
   const Clock& clock_;
   PrefixDirectory directory_;
-  absl::Mutex mutex_;  // taken under the queue's, never the other way round
+  mutable absl::Mutex mutex_;  // taken under the queue's, never the other way round
   absl::flat_hash_map<int64_t, Promise> promises_ ABSL_GUARDED_BY(mutex_);  // by request
 };
 
