@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/tenant_account.h"
@@ -22,11 +23,15 @@ int KnownTokens(const Request& request) {
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
 class VictimSearch {
  public:
-  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks)
+  // `preempted`: those that have left, but the fair queue doesn't know it yet.
+  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running,
+               const std::vector<std::unique_ptr<Request>>& preempted, const Request& newcomer, int num_blocks)
       : running_(running), newcomer_(newcomer), missing_blocks_(num_blocks) {
     for (const auto& sequence : running_) {
       if (sequence->leaving != Sequence::Leaving::kNo) AddRoom(1, sequence->blocks.size());
+      if (sequence->leaving == Sequence::Leaving::kPreempted) ++num_given_[sequence->request->account];
     }
+    for (const auto& request : preempted) ++num_given_[request->account];
   }
 
   void AddRoom(int slots, int blocks) {
@@ -67,10 +72,9 @@ class VictimSearch {
 
   // On all replicas, for its tenant's weight, with `more` than now.
   double RowsOf(const Request& request, int more) const {
-    const auto taken = std::count_if(victims_.begin(), victims_.end(), [&](const Victim& victim) {
-      return victim.sequence->request->account == request.account;
-    });
-    return static_cast<double>(request.account->num_running - taken + more) / request.account->policy.weight;
+    const auto given = num_given_.find(request.account);
+    const int64_t num_given = given == num_given_.end() ? 0 : given->second;
+    return static_cast<double>(request.account->num_running - num_given + more) / request.account->policy.weight;
   }
   bool IsRicher(const Request& request) const {
     return request.account != newcomer_.account && RowsOf(request, -1) >= RowsOf(newcomer_, 1);
@@ -79,6 +83,7 @@ class VictimSearch {
   void Take(Sequence& victim, PreemptionReason reason) {
     AddRoom(1, victim.blocks.size() + 1);
     victims_.push_back({&victim, reason});
+    ++num_given_[victim.request->account];
   }
 
   const std::vector<std::unique_ptr<Sequence>>& running_;
@@ -86,6 +91,8 @@ class VictimSearch {
   int slots_ = 0;
   int missing_blocks_;
   std::vector<Victim> victims_;
+  absl::flat_hash_map<const TenantAccount*, int64_t>
+      num_given_;  // rows that a tenant has here no more, or not for long
 };
 
 }  // namespace
@@ -175,7 +182,7 @@ bool Scheduler::HasRoom(int num_blocks) const {
 }
 
 std::vector<Victim> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
-  VictimSearch search(running_, request, num_blocks);
+  VictimSearch search(running_, preempted_, request, num_blocks);
   search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
   search.TakeFromLowerClasses();
   search.TakeFromRicherTenants();
