@@ -216,7 +216,8 @@ void Scheduler::TakeUpPrefix(Sequence& sequence) {
   sequence.num_registered = block;
   sequence.num_computed = sequence.num_scheduled = block * limits_.block_size;
   for (; block < most; ++block) {
-    computing_.try_emplace(sequence.prefix_keys[static_cast<size_t>(block)], &sequence);
+    const Sequence*& owner = computing_[sequence.prefix_keys[static_cast<size_t>(block)]];
+    if (owner == nullptr || owner->request->priority < sequence.request->priority) owner = &sequence;
   }
 }
 
