@@ -77,7 +77,7 @@ enum class Verdict {
 // served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
-// may jump: a jump back stops buckets for a while, a jump forward fills them.
+// may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.
 class FairQueue {
  public:
   FairQueue(const FairQueueOptions& options, const Clock& clock);  // the clock outlives the queue
