@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/tenant_account.h"
@@ -23,16 +22,17 @@ int KnownTokens(const Request& request) {
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
 class VictimSearch {
  public:
-  // `preempted`: those that have left, but the fair queue doesn't know it yet.
-  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running,
-               const std::vector<std::unique_ptr<Request>>& preempted, const Request& newcomer, int num_blocks)
+  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks)
       : running_(running), newcomer_(newcomer), missing_blocks_(num_blocks) {
     for (const auto& sequence : running_) {
-      if (sequence->leaving != Sequence::Leaving::kNo) AddRoom(1, sequence->blocks.size());
-      if (sequence->leaving == Sequence::Leaving::kPreempted) ++num_given_[sequence->request->account];
+      if (sequence->leaving == Sequence::Leaving::kNo) continue;
+      AddRoom(1, sequence->blocks.size());
+      AddGone(*sequence->request);
     }
-    for (const auto& request : preempted) ++num_given_[request->account];
   }
+
+  // The queue still counts it among those that its tenant runs.
+  void AddGone(const Request& request) { ++gone_[request.account]; }
 
   void AddRoom(int slots, int blocks) {
     slots_ += slots;
@@ -72,9 +72,9 @@ class VictimSearch {
 
   // On all replicas, for its tenant's weight, with `more` than now.
   double RowsOf(const Request& request, int more) const {
-    const auto given = num_given_.find(request.account);
-    const int64_t num_given = given == num_given_.end() ? 0 : given->second;
-    return static_cast<double>(request.account->num_running - num_given + more) / request.account->policy.weight;
+    const auto gone = gone_.find(request.account);
+    const int64_t rows = request.account->num_running - (gone == gone_.end() ? 0 : gone->second);
+    return static_cast<double>(rows + more) / request.account->policy.weight;
   }
   bool IsRicher(const Request& request) const {
     return request.account != newcomer_.account && RowsOf(request, -1) >= RowsOf(newcomer_, 1);
@@ -82,29 +82,34 @@ class VictimSearch {
 
   void Take(Sequence& victim, PreemptionReason reason) {
     AddRoom(1, victim.blocks.size() + 1);
+    AddGone(*victim.request);
     victims_.push_back({&victim, reason});
-    ++num_given_[victim.request->account];
   }
 
   const std::vector<std::unique_ptr<Sequence>>& running_;
   const Request& newcomer_;
   int slots_ = 0;
   int missing_blocks_;
+  absl::flat_hash_map<const TenantAccount*, int64_t> gone_;
   std::vector<Victim> victims_;
-  absl::flat_hash_map<const TenantAccount*, int64_t>
-      num_given_;  // rows that a tenant has here no more, or not for long
 };
 
 }  // namespace
 
-Verdict Scheduler::Judge(const Request& request) {
+Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
+  makes_room_ = false;
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
-  if (is_short || StepIsFull(request) || request.id == blocked_id_) return Verdict::kBlocked;
-  if (MakeRoom(request)) return Verdict::kTake;
-  blocked_id_ = request.id;
+  const int64_t num_running = request.account == nullptr ? 0 : request.account->num_running;
+  const bool was_blocked = request.id == blocked_id_ && num_running == blocked_num_running_;
+  if (is_short || StepIsFull(request) || was_blocked) return Verdict::kBlocked;
+  if (MakeRoom(request, may_preempt)) return Verdict::kTake;
+  if (may_preempt) {
+    blocked_id_ = request.id;
+    blocked_num_running_ = num_running;
+  }
   return Verdict::kBlocked;
 }
 
@@ -147,8 +152,10 @@ int Scheduler::NumCachedBlocks(const Request& request) const {
 bool Scheduler::WaitsForPrefix(const Request& request) const {
   if (computing_.empty()) return false;
   const int num_cached = NumCachedBlocks(request);
-  return num_cached < NumShareable(request) &&
-         computing_.contains(request.prefix_keys[static_cast<size_t>(num_cached)]);
+  if (num_cached == NumShareable(request)) return false;
+  const auto computing = computing_.find(request.prefix_keys[static_cast<size_t>(num_cached)]);
+  // One of a lower class may take for ever.
+  return computing != computing_.end() && computing->second->request->priority >= request.priority;
 }
 
 // Of the blocks that are available; those it takes up from the cache are among them. Looks at each block, as taking up
@@ -169,12 +176,20 @@ int Scheduler::NumNeededBlocks(const Request& request) const {
 
 // A slot and the blocks it needs are free, and one more block for each that runs, or the newcomer would be preempted at
 // once. If not, those who must give way to it do, if that suffices.
-bool Scheduler::MakeRoom(const Request& request) {
-  const int num_blocks = NumNeededBlocks(request);
-  if (HasRoom(num_blocks)) return true;
-  for (const Victim& victim : VictimsFor(request, num_blocks)) Preempt(*victim.sequence, victim.reason);
-  SweepLeaving();
-  return HasRoom(NumNeededBlocks(request));  // it may have to hold alone what a victim held too
+bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
+  while (true) {
+    const int num_blocks = NumNeededBlocks(request);  // each time: it may have to hold alone what a victim held too
+    if (HasRoom(num_blocks)) {
+      makes_room_ = false;
+      return true;
+    }
+    if (!may_preempt) return false;
+    const std::vector<Victim> victims = VictimsFor(request, num_blocks);
+    if (victims.empty()) return false;
+    makes_room_ = true;
+    for (const Victim& victim : victims) Preempt(*victim.sequence, victim.reason);
+    SweepLeaving();
+  }
 }
 
 bool Scheduler::HasRoom(int num_blocks) const {
@@ -182,8 +197,10 @@ bool Scheduler::HasRoom(int num_blocks) const {
 }
 
 std::vector<Victim> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
-  VictimSearch search(running_, preempted_, request, num_blocks);
+  VictimSearch search(running_, request, num_blocks);
   search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
+  for (const auto& preempted : preempted_) search.AddGone(*preempted);
+  for (const auto& sequence : finished_) search.AddGone(*sequence->request);
   search.TakeFromLowerClasses();
   search.TakeFromRicherTenants();
   return search.TakeVictims();
@@ -199,7 +216,8 @@ void Scheduler::TakeUpPrefix(Sequence& sequence) {
   sequence.num_registered = block;
   sequence.num_computed = sequence.num_scheduled = block * limits_.block_size;
   for (; block < most; ++block) {
-    computing_.try_emplace(sequence.prefix_keys[static_cast<size_t>(block)], &sequence);
+    const Sequence*& owner = computing_[sequence.prefix_keys[static_cast<size_t>(block)]];
+    if (owner == nullptr || owner->request->priority < sequence.request->priority) owner = &sequence;
   }
 }
 

@@ -10,6 +10,7 @@ namespace weft {
 namespace {
 
 constexpr absl::string_view kQuarantinedUrl = "weft/quarantined";
+constexpr absl::Duration kPromiseTime = absl::Seconds(1);  // longer than two steps should take
 
 }  // namespace
 
@@ -31,9 +32,24 @@ Dispatcher::Pulled Dispatcher::Pull(int replica, Scheduler& scheduler) {
   absl::Time look_again = absl::InfiniteFuture();
   FairQueue::Pulled pulled = queue_.Pull([&](const Request& request) {
     if (tracks_prefixes() && IsWorthWaiting(replica, request, scheduler, now, look_again)) return Verdict::kPass;
-    return scheduler.Judge(request);
+    return tracks_prefixes() ? Judge(replica, scheduler, request, now) : scheduler.Judge(request);
   });
   return {std::move(pulled.request), pulled.version, std::min(look_again, pulled.next_deadline)};
+}
+
+// Of several that are full only one preempts for a request; the others go on with what comes behind it.
+Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& request, absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  const auto promise = promises_.find(request.id);
+  const bool is_promised = promise != promises_.end() && promise->second.replica != replica &&
+                           now < promise->second.until && promise->second.until - now <= kPromiseTime;
+  const Verdict verdict = scheduler.Judge(request, /*may_preempt=*/!is_promised);
+  if (verdict == Verdict::kTake) promises_.erase(request.id);
+  if (scheduler.makes_room()) {
+    absl::erase_if(promises_, [now](const auto& entry) { return entry.second.until <= now; });
+    promises_[request.id] = {replica, now + kPromiseTime};
+  }
+  return verdict == Verdict::kBlocked && is_promised ? Verdict::kPass : verdict;
 }
 
 // Another replica holds more of its beginning, and computing that here would take longer than it has waited.
@@ -43,7 +59,7 @@ bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Sched
   const absl::Time latest = request.queued_at + options_.max_affinity_wait;
   if (now >= latest) return false;
   const int elsewhere = directory_.LongestElsewhere(replica, request.prefix_keys);
-  const int more = elsewhere - scheduler.NumCachedBlocks(request);
+  const int more = std::min(elsewhere, scheduler.NumShareable(request)) - scheduler.NumCachedBlocks(request);
   if (more <= 0) return false;
   absl::Time until = latest;
   const double tokens_a_second = queue_.service_rate().PromptTokensPerSecond();
@@ -56,12 +72,21 @@ bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Sched
   return true;
 }
 
+bool Dispatcher::IsPromised(int64_t request_id) const {
+  absl::MutexLock lock(&mutex_);
+  return promises_.contains(request_id);
+}
+
 void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
   if (!changes.changes.empty()) directory_.Apply(replica, changes);
 }
 
 void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors) {
   directory_.Forget(replica);
+  {
+    absl::MutexLock lock(&mutex_);
+    absl::erase_if(promises_, [replica](const auto& entry) { return entry.second.replica == replica; });
+  }
   const bool has_suspect = std::any_of(survivors.begin(), survivors.end(), [](const Scheduler::Survivor& survivor) {
     return survivor.was_in_step && survivor.request->progress.suspect_until.has_value();
   });

@@ -6,7 +6,10 @@
 #include <memory>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "scheduler/clock.h"
 #include "scheduler/fair_queue.h"
@@ -54,6 +57,9 @@ class Dispatcher {
   // What the replica's scheduler can start now.
   Pulled Pull(int replica, Scheduler& scheduler);
 
+  // Some replica makes room for it, and others may pass it.
+  bool IsPromised(int64_t request_id) const;
+
   // After a step: what the replica's cache has and has not any more.
   void TellCache(int replica, const CacheChanges& changes);
 
@@ -61,6 +67,13 @@ class Dispatcher {
   void GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors);
 
  private:
+  // A replica has preempted others for this request, and will take it when their steps have ended.
+  struct Promise {
+    int replica = 0;
+    absl::Time until;
+  };
+
+  Verdict Judge(int replica, Scheduler& scheduler, const Request& request, absl::Time now);
   bool IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
                       absl::Time& look_again) const;
 
@@ -68,6 +81,8 @@ class Dispatcher {
   FairQueue& queue_;
   const Clock& clock_;
   PrefixDirectory directory_;
+  mutable absl::Mutex mutex_;  // taken under the queue's, never the other way round
+  absl::flat_hash_map<int64_t, Promise> promises_ ABSL_GUARDED_BY(mutex_);  // by request
 };
 
 }  // namespace weft

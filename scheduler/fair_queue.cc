@@ -42,7 +42,7 @@ void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   for (auto& [name, account] : accounts_) {
     const bool was_held_back = !account->MayRun();
     account->policy = policies_->For(name);
-    if (was_held_back) LiftToOthers(*account);
+    if (was_held_back) LiftToOthers(*account, Priority::kLow);
   }
   ++version_;
 }
@@ -78,7 +78,7 @@ std::variant<QueuePlaces, Refusal> FairQueue::Reserve(const std::string& tenant,
 std::optional<Refusal> FairQueue::WhyNot(TenantAccount& account, int64_t count) {
   using Reason = Refusal::Reason;
   if (closed_) return Refusal{Reason::kClosed, kShortestRetry};
-  const double finished_a_second = service_rate_.FinishedPerSecond();
+  const double finished_a_second = service_rate_.FinishedPerSecond() * num_replicas_;
   const absl::Duration next_place = RetryAfter(finished_a_second > 0 ? 1 / finished_a_second : 0);
   const int64_t taken = num_waiting_ + num_reserved_;
   const int64_t own = account.num_waiting + account.num_reserved;
@@ -122,10 +122,12 @@ std::optional<Refusal> FairQueue::TooSlow(const TenantAccount& account, Priority
     }
   }
   const double share = account.policy.weight / weights;
-  const double tokens_ahead = std::min(all_tokens, own_tokens / share) + static_cast<double>(prompt_tokens);
+  const ServiceRate::Backlog backlog = service_rate_.LastBacklog();
+  const double under_way = static_cast<double>(backlog.num_prompt_tokens) * num_replicas_;
+  const double tokens_ahead = std::min(all_tokens, own_tokens / share) + under_way + static_cast<double>(prompt_tokens);
   const double requests_ahead = all_requests == 0 ? 0 : std::min(all_requests, own_requests / share) + 1;
   double wait = tokens_ahead / tokens_a_second;
-  if (finished_a_second > 0) wait = std::max(wait, requests_ahead / finished_a_second);
+  if (finished_a_second > 0 && !backlog.has_free_slots) wait = std::max(wait, requests_ahead / finished_a_second);
   const double too_long = wait - absl::ToDoubleSeconds(options_.max_time_to_first_token);
   if (too_long <= 0) return std::nullopt;
   return Refusal{Refusal::Reason::kTooSlow, RetryAfter(too_long)};
@@ -146,7 +148,7 @@ bool FairQueue::Push(QueuePlaces& places, std::unique_ptr<Request>& request) {
   TenantAccount& account = *places.account_;
   --account.num_reserved;
   request->account = &account;
-  if (account.num_waiting == 0) LiftToOthers(account);
+  if (account.WaitingIn(request->priority).empty()) LiftToOthers(account, request->priority);
   account.bucket.Take(static_cast<int64_t>(request->prompt.size()));
   Insert(std::move(request));
   return true;
@@ -319,13 +321,14 @@ void FairQueue::Leave(TenantAccount& account) {
   --account.num_running;
   --num_running_;
   ++version_;
-  if (was_held_back) LiftToOthers(account);
+  if (was_held_back) LiftToOthers(account, Priority::kLow);
 }
 
-void FairQueue::LiftToOthers(TenantAccount& account) {
+// Lower classes don't count: who is starved there by higher ones has a counter that stands still.
+void FairQueue::LiftToOthers(TenantAccount& account, Priority priority) {
   double least = std::numeric_limits<double>::infinity();
-  for (const auto& tenants : waiting_tenants_) {
-    for (const TenantAccount* other : tenants) {
+  for (size_t c = static_cast<size_t>(priority); c < kNumPriorities; ++c) {
+    for (const TenantAccount* other : waiting_tenants_[c]) {
       if (other != &account && other->MayRun()) least = std::min(least, other->counter);
     }
   }

@@ -77,7 +77,7 @@ enum class Verdict {
 // served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
-// may jump: a jump back stops buckets for a while, a jump forward fills them.
+// may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.
 class FairQueue {
  public:
   FairQueue(const FairQueueOptions& options, const Clock& clock);  // the clock outlives the queue
@@ -158,7 +158,7 @@ class FairQueue {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Offer OfferAll(Judge judge, Ended& ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LiftToOthers(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double IdleCounter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double PromptPrice(const Request& request) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -94,7 +95,7 @@ void Scheduler::GrowDecoding(StepBudget& budget) {
   for (const auto& sequence : running_) {
     if (sequence->num_uncomputed() == 1) decoding_.push_back(sequence.get());
   }
-  for (Sequence* sequence : decoding_) GrowOne(*sequence, 1, budget);
+  for (Sequence* sequence : decoding_) GrowOne(*sequence, budget);
   building_.others_decode = !building_.chunks.empty();
 }
 
@@ -110,12 +111,17 @@ void Scheduler::GrowPrompts(StepBudget& budget) {
   for (const Prompt& prompt : prompts_) {
     if (left == 0) break;
     double& all = weights[static_cast<size_t>(prompt.sequence->request->priority)];
-    const int share = std::max(1, static_cast<int>(left * std::min(1.0, prompt.weight / all)));
+    const double part = std::min(1.0, prompt.weight / all);
+    const auto part_of = [part](int whole) { return std::max(1, static_cast<int>(std::lround(whole * part))); };
     all -= prompt.weight;
-    const int before = budget.tokens;
-    GrowOne(*prompt.sequence, share, budget);
-    left -= before - budget.tokens;
-    building_.num_prompt_tokens += before - budget.tokens;
+    StepBudget own{.tokens = std::min(left, part_of(left)), .scores = std::min(budget.scores, part_of(budget.scores))};
+    const StepBudget before = own;
+    GrowOne(*prompt.sequence, own);
+    const int num_tokens = before.tokens - own.tokens;
+    left -= num_tokens;
+    budget.tokens -= num_tokens;
+    budget.scores -= before.scores - own.scores;
+    building_.num_prompt_tokens += num_tokens;
   }
 }
 
@@ -123,7 +129,8 @@ void Scheduler::GrowPrompts(StepBudget& budget) {
 void Scheduler::FindPrompts() {
   prompts_.clear();
   for (const auto& sequence : running_) {
-    if (sequence->num_uncomputed() > 1) prompts_.push_back({sequence.get(), 0});
+    const bool stays = sequence->leaving == Sequence::Leaving::kNo;
+    if (stays && sequence->num_uncomputed() > 1) prompts_.push_back({sequence.get(), 0});
   }
   for (Prompt& prompt : prompts_) {
     const auto same_tenant = std::count_if(prompts_.begin(), prompts_.end(), [&](const Prompt& other) {
@@ -139,9 +146,9 @@ void Scheduler::FindPrompts() {
   });
 }
 
-void Scheduler::GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget) {
+void Scheduler::GrowOne(Sequence& sequence, StepBudget& budget) {
   if (sequence.leaving != Sequence::Leaving::kNo) return;
-  const int most = std::min({max_tokens, budget.tokens, sequence.num_uncomputed()});
+  const int most = std::min(budget.tokens, sequence.num_uncomputed());
   const int num_tokens = sequence.LimitByScores(most, budget.scores);
   if (num_tokens == 0 || !ReserveBlocks(sequence, sequence.num_scheduled + num_tokens)) return;
   const int num_scores = sequence.NumScores(num_tokens);
@@ -221,7 +228,9 @@ void Scheduler::StartSlot(Sequence& sequence) {
 }
 
 void Scheduler::TellStart(Sequence& sequence) {
-  stats_.queue_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - sequence.request->arrival));
+  const absl::Duration waited =
+      std::max(clock_.Now() - sequence.request->arrival, absl::ZeroDuration());  // it may jump
+  stats_.queue_seconds.Observe(absl::ToDoubleSeconds(waited));
   stats_.num_prompt_tokens += sequence.num_prompt();
   stats_.num_cached_tokens += sequence.num_scheduled;
   Tell(sequence, Event::Started{sequence.num_scheduled});
@@ -248,6 +257,11 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
+  did.backlog.has_free_slots = !free_slots_.empty();
+  for (const auto& sequence : running_) {
+    const int uncomputed = sequence->num_uncomputed();
+    did.backlog.num_prompt_tokens += uncomputed > 1 ? uncomputed : 0;
+  }
   step.chunks.clear();
   spare_chunks_.push_back(std::move(step.chunks));
   return did;

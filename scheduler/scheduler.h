@@ -64,13 +64,18 @@ class Scheduler {
 
   // Whether the request can start at the next step. Where the answer is no only because of those who must give way to
   // it (a lower class; or a tenant that runs more for its weight than the request's would with it), they are preempted,
-  // and it can start when their steps have ended. Requires CheckFits. Called under the fair queue's lock.
-  Verdict Judge(const Request& request);
+  // and it can start when their steps have ended; unless another replica makes room for it already (may_preempt is
+  // false). Requires CheckFits. Called under the fair queue's lock.
+  Verdict Judge(const Request& request, bool may_preempt = true);
+  // The last Judge preempted somebody, but the request can't start yet.
+  bool makes_room() const { return makes_room_; }
   // Requires that Judge has just said kTake.
   void Add(std::unique_ptr<Request> request);
   bool HasWork() const { return !running_.empty(); }
   int block_size() const { return limits_.block_size; }
-  // Blocks at the request's beginning that it could take up.
+  // Blocks at the request's beginning that it could take up, if somebody had computed them; and those that this pool
+  // has.
+  int NumShareable(const Request& request) const;
   int NumCachedBlocks(const Request& request) const;
 
   // The next step, until the next call; empty when there is nothing to compute until an earlier one is committed.
@@ -128,7 +133,7 @@ class Scheduler {
   void GrowDecoding(StepBudget& budget);
   void GrowPrompts(StepBudget& budget);
   void FindPrompts();
-  void GrowOne(Sequence& sequence, int max_tokens, StepBudget& budget);
+  void GrowOne(Sequence& sequence, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens);
   const Batch& BuildBatch();
   void AppendRow(const Chunk& chunk);
@@ -143,12 +148,11 @@ class Scheduler {
   void SweepLeaving();
 
   // admission.cc: who may start.
-  int NumShareable(const Request& request) const;
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
   int NumNeededBlocks(const Request& request) const;
-  bool MakeRoom(const Request& request);
+  bool MakeRoom(const Request& request, bool may_preempt);
   bool HasRoom(int num_blocks) const;
   std::vector<Victim> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
@@ -175,7 +179,11 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  int64_t blocked_id_ = -1;       // the request that last did not fit: until somebody leaves, it needs no second look
+  // The request that last did not fit, and how many its tenant ran then: until somebody leaves or that changes, it
+  // needs no second look.
+  int64_t blocked_id_ = -1;
+  int64_t blocked_num_running_ = 0;
+  bool makes_room_ = false;
   int64_t next_step_ = 0;
   Stats stats_;
 

@@ -106,7 +106,7 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(Generate
   }
   RETURN_IF_ERROR(CheckLimits(request));
   RETURN_IF_ERROR(CheckIds(request));
-  ASSIGN_OR_RETURN(const Priority priority, PriorityOf(request));
+  ASSIGN_OR_RETURN(const Priority priority, CheckPolicy(request));
   if (arrival >= request.deadline) return DeadlinePassed();
   std::variant<QueuePlaces, Refusal> reserved = queue_.Reserve(request.tenant, priority, request.n);
   if (const auto* refusal = std::get_if<Refusal>(&reserved)) return RefusedBecause(*refusal);
@@ -156,9 +156,12 @@ absl::StatusOr<QueuePlaces> GenerationService::HoldPlace(const std::string& tena
   return std::get<QueuePlaces>(std::move(reserved));
 }
 
-absl::StatusOr<Priority> GenerationService::PriorityOf(const GenerateRequest& request) const {
+absl::StatusOr<Priority> GenerationService::CheckPolicy(const GenerateRequest& request) const {
   const std::shared_ptr<const TenantPolicies> policies = queue_.policies();
   const TenantPolicy& policy = policies->For(request.tenant);
+  if (request.n > policy.max_queued) {
+    return BadRequest("out_of_range", "n", "more choices than the tenant may ever have in the queue");
+  }
   const Priority priority = request.priority.value_or(policy.priority);
   if (priority <= policy.max_priority) return priority;
   return ApiError(absl::StatusCode::kPermissionDenied, "forbidden", "priority",

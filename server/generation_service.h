@@ -101,7 +101,7 @@ class GenerationService {
   bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_admitting_ == 0; }
 
   absl::StatusOr<Admission> BeginAdmission();
-  absl::StatusOr<Priority> PriorityOf(const GenerateRequest& request) const;
+  absl::StatusOr<Priority> CheckPolicy(const GenerateRequest& request) const;  // the class it runs in
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
   absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatPrompt& chat) const;
   absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text, bool add_special_tokens) const;

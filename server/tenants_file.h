@@ -13,9 +13,7 @@ namespace weft {
 // name. Every field may be left out:
 //
 //   {"default": {"max_queued": 64},
-//    "tenants": {"search": {"weight": 4, "priority": "high", "max_priority": "high", "max_running": 8, "max_queued":
-//    128,
-//                           "tokens_per_minute": 100000}}}
+//    "tenants": {"search": {"weight": 4, "priority": "high", "max_priority": "high", "tokens_per_minute": 100000}}}
 //
 //   weight             0.001 to 1000; 1    share of the service, beside the others that want some
 //   priority           low, normal, high   of requests that don't ask for one; normal

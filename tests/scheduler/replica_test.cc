@@ -56,8 +56,9 @@ std::vector<int32_t> Expected(int64_t id, int count) {
 
 // Replicas of one queue, each with its thread.
 struct Group {
-  explicit Group(int num_replicas, const EngineLimits& limits = kLimits)
-      : dispatcher({.num_replicas = num_replicas}, queue, clock) {
+  explicit Group(int num_replicas, const EngineLimits& limits = kLimits,
+                 absl::Duration max_affinity_wait = absl::Milliseconds(200))
+      : dispatcher({.num_replicas = num_replicas, .max_affinity_wait = max_affinity_wait}, queue, clock) {
     for (int id = 0; id < num_replicas; ++id) {
       auto engine = std::make_unique<FakeEngine>(limits);
       engines.push_back(engine.get());
@@ -170,7 +171,7 @@ TEST(ReplicaTest, WhenNoReplicaIsLeftEverythingEnds) {
 
 // Without threads: the replica that has a prefix gets the request, although the other asks first.
 TEST(DispatcherTest, ARequestWaitsAMomentForTheReplicaWithItsPrefix) {
-  Group group(2);
+  Group group(2, kLimits, absl::Hours(1));
   Push(group.queue, 0, 2, {.shares_prefix = true});
   Replica& warm = *group.replicas[0];
   Replica& cold = *group.replicas[1];

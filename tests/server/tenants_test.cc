@@ -99,8 +99,9 @@ TEST_F(TenantsTest, ACapOnTheQueueIsEachTenantsOwn) {
   Queue(From("a"));
   Queue(From("a"));
   ExpectRefusal(Ask(From("a")), 429, "tenant_rate_limited");
-  ExpectRefusal(Ask(From("b"), R"({"prompt":"x","n":3})"), 429, "tenant_rate_limited");
+  ExpectRefusal(Ask(From("b"), R"({"prompt":"x","n":3})"), 400, "out_of_range", "n");
   Queue(From("b"));
+  ExpectRefusal(Ask(From("b"), R"({"prompt":"x","n":2})"), 429, "tenant_rate_limited");
   EXPECT_EQ(TenantStats("a").num_waiting[1], 2);
   EXPECT_EQ(TenantStats("b").num_waiting[1], 1);
   EXPECT_EQ(MetricValue(serving_->metrics, R"(weft_queue_requests{tenant="a",priority="normal"})"), 2);

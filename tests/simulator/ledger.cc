@@ -75,12 +75,13 @@ void Ledger::Refill(int tenant) {
   own.filled_at = now;
 }
 
-// The least counter of those that wait and may run, but for one tenant, as low as it may have been in this part.
-double Ledger::LeastOfOthers(const TenantAccount* account) const {
+// The least counter of those that wait in this class or a higher one and may run, but for one tenant, as low as it may
+// have been in this part.
+double Ledger::LeastOfOthers(const TenantAccount* account, Priority priority) const {
   double least = kNone;
   for (const SimRequest* request : scene_.live) {
     const TenantAccount* const other = request->raw->account;
-    if (request->where != SimRequest::kWaiting || other == account) continue;
+    if (request->where != SimRequest::kWaiting || other == account || request->raw->priority < priority) continue;
     const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
     if (other->num_running >= policy.max_running) continue;
     least = std::min(least, other->counter - tenants_[static_cast<size_t>(request->tenant)].cost / policy.weight);
@@ -90,8 +91,8 @@ double Ledger::LeastOfOthers(const TenantAccount* account) const {
 
 // Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits, to
 // whoever was ever served most; and otherwise to the tenant that was last pulled from.
-std::pair<double, double> Ledger::LiftOf(const TenantAccount* account) const {
-  const double least = LeastOfOthers(account);
+std::pair<double, double> Ledger::LiftOf(const TenantAccount* account, Priority priority) const {
+  const double least = LeastOfOthers(account, priority);
   if (least < kNone) return {least, least};
   const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(),
                                      [](const SimRequest* request) { return request->where == SimRequest::kWaiting; });
@@ -101,10 +102,11 @@ std::pair<double, double> Ledger::LiftOf(const TenantAccount* account) const {
 void Ledger::BeforePush(const SimRequest& request) {
   const Tenant& own = Of(request);
   had_none_waiting_ = std::none_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* other) {
-    return other->tenant == request.tenant && other->where == SimRequest::kWaiting;
+    return other->tenant == request.tenant && other->where == SimRequest::kWaiting &&
+           other->raw->priority == request.priority;
   });
   counter_before_push_ = own.account != nullptr ? own.account->counter : 0;
-  lift_before_push_ = LiftOf(own.account);
+  lift_before_push_ = LiftOf(own.account, request.priority);
 }
 
 // A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
@@ -134,7 +136,7 @@ void Ledger::Begin() {
     tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
 
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
-    if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account);
+    if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account, Priority::kLow);
   }
 }
 
@@ -204,7 +206,7 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
 
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
 void Ledger::CheckLift(const Tenant& tenant) const {
-  const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account));
+  const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account, Priority::kLow));
   if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
   if (tenant.least_of_others == kNone) return;
   CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");

@@ -56,8 +56,8 @@ class Ledger {
   Tenant& Of(const SimRequest& request) { return tenants_[static_cast<size_t>(request.tenant)]; }
   bool ForgetsTenants() const { return tenants_.size() > 60; }
   void Refill(int tenant);
-  double LeastOfOthers(const TenantAccount* account) const;
-  std::pair<double, double> LiftOf(const TenantAccount* account) const;
+  double LeastOfOthers(const TenantAccount* account, Priority priority) const;
+  std::pair<double, double> LiftOf(const TenantAccount* account, Priority priority) const;
   void AddPrices();
   void CheckCounter(int index, Tenant& tenant);
   void CheckLift(const Tenant& tenant) const;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/dispatcher.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/tenant_account.h"
 #include "scheduler/tenant_policy.h"
@@ -34,7 +35,8 @@ struct Scene {
   std::vector<SimRequest*> live;  // those that are pushed and not finished, by id; settled after each part of an event
   std::vector<Told> told;         // in this part of the event
   uint64_t moment = 1;            // grows with every part of every event
-  bool failed = false;            // no replica is left
+  const Dispatcher* dispatcher = nullptr;  // the world's
+  bool failed = false;                     // no replica is left
 };
 
 }  // namespace weft

@@ -24,13 +24,14 @@ class Sharing {
   }
 
  private:
-  // Tokens that it must find: those of others that started before and wait for nobody.
+  // Tokens that it must find: those of others that got a row and started before; of a lower class it waits for none.
   int Least(const SimRequest& request) const {
     if (!request.scope.has_value() || request.sampling.score_prompt) return 0;
     const int block_size = scene_.plan.limits.block_size;
     int most = 0;
     for (const SimRequest* other : started_) {
-      if (other->scope_tag != request.scope_tag) continue;
+      if (other->scope_tag != request.scope_tag || other->priority < request.priority) continue;
+      if (other->pulled_at > request.pulled_at) continue;
       const auto limit = static_cast<std::ptrdiff_t>(std::min(other->prompt.size(), request.prompt.size())) - 1;
       const auto end = std::mismatch(request.prompt.begin(), request.prompt.begin() + limit, other->prompt.begin());
       most = std::max(most, static_cast<int>(end.first - request.prompt.begin()) / block_size);

@@ -97,7 +97,7 @@ Whereabouts::Look Whereabouts::LookAt(Line& line, std::vector<SimRequest*>& wait
   for (size_t i = 0; i < waiting.size() && i < kMaxPassed;) {
     SimRequest* const request = waiting[i];
     if (!request->finish.has_value() && request->pulled_at != scene_.moment) {
-      if (!MayBePassed(*request)) return Look::kBlocked;
+      if (!MayBePassed(*request) && !scene_.dispatcher->IsPromised(request->id)) return Look::kBlocked;
       ++i;
       continue;
     }

@@ -34,7 +34,9 @@ World::World(const Plan& plan, Metrics& metrics, bool prints)
       blame_(scene_),
       sharing_(scene_),
       replicas_(static_cast<size_t>(plan.num_replicas)),
-      num_restarts_left_(plan.num_restarts) {}
+      num_restarts_left_(plan.num_restarts) {
+  scene_.dispatcher = &dispatcher_;
+}
 
 Totals World::Run() {
   ScheduleAll();
