@@ -112,13 +112,13 @@ void Ledger::BeforePush(const SimRequest& request) {
 // A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
 void Ledger::AfterPush(const SimRequest& request) {
   Tenant& own = Of(request);
-  const bool was_known = own.account != nullptr || !ForgetsTenants();
+  const bool was_known = own.account != nullptr;  // or a reload may have lifted it, unseen
   own.account = request.raw->account;
   const double after = own.account->counter;
   if (had_none_waiting_) {
-    const double high = std::max(lift_before_push_.second, counter_before_push_);
+    const double high = std::max(was_known ? lift_before_push_.second : most_most_, counter_before_push_);
     CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
-    CHECK(!was_known || after <= high + Slack(high), "who comes back is lifted no further than to the others");
+    CHECK(after <= high + Slack(high), "who comes back is lifted no further than to the others");
   } else {
     CHECK(after == counter_before_push_, "who waits is not lifted");
   }

@@ -18,8 +18,7 @@ class Pacing {
  public:
   explicit Pacing(const Plan& plan)
       : plan_(plan),
-        most_(std::max(kLeast,
-                       static_cast<int>(plan.scheduler.max_prefill_share * plan.limits.max_num_batched_tokens))) {}
+        most_(std::max(1, static_cast<int>(plan.scheduler.max_prefill_share * plan.limits.max_num_batched_tokens))) {}
 
   void OnSubmit(const Batch& batch, const std::vector<SimRequest*>& rows, int64_t took_us) {
     Step step{.took = absl::Microseconds(took_us)};
@@ -41,6 +40,7 @@ class Pacing {
     const Step step = steps_.front();
     steps_.pop_front();
     CHECK(max_prefill_tokens <= most_, "prompts leave the others their share");
+    CHECK(max_prefill_tokens >= std::min(kLeast, most_), "prompts come to an end");
     const int64_t max_prefill_tokens_before = std::exchange(max_prefill_tokens_, max_prefill_tokens);
     if (step.took <= plan_.scheduler.max_itl) num_too_long_ = 0;
     if (!step.others_decode || step.num_prompt_tokens == 0 || step.took <= plan_.scheduler.max_itl) return;

@@ -86,6 +86,7 @@ void DrawFaults(Random& random, Plan& plan) {
   plan.num_clock_jumps = random.Chance(0.2) ? random.Int(1, 5) : 0;
   plan.shuts_down = random.Chance(0.2);
   plan.drops_all = plan.shuts_down && random.Chance(0.5);
+  plan.gives_up = random.Chance(0.05);
 }
 
 void MakeCalm(Random& random, Plan& plan) {

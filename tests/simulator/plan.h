@@ -72,6 +72,7 @@ struct Plan {
   int num_clock_jumps = 0;
   bool shuts_down = false;  // while requests still come
   bool drops_all = false;   // a while after that, as a server whose patience ends
+  bool gives_up = false;    // fails the queue while replicas still run
 
   // Nothing may be passed over: the order in which requests start follows from the queue's rules alone.
   bool HasNoPasses() const;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "tests/simulator/preemptions.h"
 #include "tests/simulator/world.h"
 
 namespace weft {
@@ -80,10 +81,12 @@ void World::RunPhase(size_t index) {
 
 void World::Pull(size_t index) {
   SimReplica& r = replicas_[index];
+  const Preemptions preemptions(scene_, r.replica->scheduler());
   whereabouts_.BeforePull();
   r.replica->PullWork();
   r.looked_us = scene_.clock.now_us();
-  whereabouts_.AfterPull(static_cast<int>(index));
+  const bool pulled_any = whereabouts_.AfterPull(static_cast<int>(index));
+  if (!pulled_any) preemptions.CheckPull(whereabouts_.blocked());
   if (r.replica->HasWork()) {
     r.phase = Phase::kSubmit;
     return;
@@ -98,7 +101,9 @@ void World::Pull(size_t index) {
 
 void World::Submit(size_t index) {
   SimReplica& r = replicas_[index];
+  const Preemptions preemptions(scene_, r.replica->scheduler());
   r.replica->SubmitSteps();
+  preemptions.CheckSubmit();
   CHECK(r.replica->HasInFlight() || !r.replica->scheduler().HasWork(), "who has work has a step in flight");
   r.phase = r.replica->HasInFlight() ? Phase::kCollect : Phase::kPublish;
 }
@@ -157,10 +162,14 @@ void World::FailIfNoneIsLeft() {
   const bool some_come =
       std::any_of(replicas_.begin(), replicas_.end(), [](const SimReplica& r) { return r.restarts; });
   if (num_alive > 0 || some_come) return;
-  scene_.trace.Note("none is left");
+  CHECK(dispatcher_.directory().size() == 0, "what the dead had is forgotten");
+  GiveUp();
+}
+
+void World::GiveUp() {
+  scene_.trace.Note("gives up");
   scene_.failed = true;
   scene_.queue.Fail(absl::UnavailableError("no replica is left"));
-  CHECK(dispatcher_.directory().size() == 0, "what the dead had is forgotten");
 }
 
 // As FairQueue::WaitForChange does.

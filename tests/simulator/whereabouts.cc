@@ -33,7 +33,7 @@ void Whereabouts::BeforePull() {
 
 // One that was pulled may have been preempted by the next one at once, and is nowhere to be seen until it is given
 // back.
-void Whereabouts::AfterPull(int replica) {
+bool Whereabouts::AfterPull(int replica) {
   size_t num_pulled = 0;
   for (const Line& line : lines_) {
     for (size_t c = 0; c < line.waiting.size(); ++c) {
@@ -49,19 +49,23 @@ void Whereabouts::AfterPull(int replica) {
       }
     }
   }
-  if (num_pulled > 0) CheckOrder(num_pulled);
+  CheckOrder(num_pulled);
   for (const SimRequest* request : scene_.live) {
     const bool waits = request->where == SimRequest::kWaiting && !request->finish.has_value();
     CHECK(!waits || scene_.clock.Now() < request->deadline, "a deadline ends those that wait, too");
   }
+  return num_pulled > 0;
 }
 
 // The order in which requests start follows from the queue's rules: by class, then by the tenant's counter, then by
 // age; nobody is overtaken but those that may be passed, and no tenant runs more than it may.
 void Whereabouts::CheckOrder(size_t num_pulled) {
-  least_pulled_counter_ = std::numeric_limits<double>::infinity();
-  most_pulled_counter_ = -least_pulled_counter_;
+  if (num_pulled > 0) {
+    least_pulled_counter_ = std::numeric_limits<double>::infinity();
+    most_pulled_counter_ = -least_pulled_counter_;
+  }
   size_t num_taken = 0;
+  blocked_ = nullptr;
   for (Line& line : lines_) {
     for (auto& waiting : line.waiting) {
       std::erase_if(waiting, [this](const SimRequest* request) { return scene_.clock.Now() >= request->deadline; });
@@ -97,7 +101,10 @@ Whereabouts::Look Whereabouts::LookAt(Line& line, std::vector<SimRequest*>& wait
   for (size_t i = 0; i < waiting.size() && i < kMaxPassed;) {
     SimRequest* const request = waiting[i];
     if (!request->finish.has_value() && request->pulled_at != scene_.moment) {
-      if (!MayBePassed(*request) && !scene_.dispatcher->IsPromised(request->id)) return Look::kBlocked;
+      if (!MayBePassed(*request) && !scene_.dispatcher->IsPromised(request->id)) {
+        blocked_ = request;
+        return Look::kBlocked;
+      }
       ++i;
       continue;
     }

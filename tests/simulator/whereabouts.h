@@ -17,7 +17,7 @@ class Whereabouts {
 
   // Around a replica's PullWork.
   void BeforePull();
-  void AfterPull(int replica);
+  bool AfterPull(int replica);  // whether it pulled any
   // After a replica has told and given back all that it had to.
   void AfterPublish(int replica, const Scheduler& scheduler);
   void AfterDeath(int replica);
@@ -29,6 +29,9 @@ class Whereabouts {
   // Of the tenants whose requests started in the last pulls, the least and the most counter just before.
   double least_pulled_counter() const { return least_pulled_counter_; }
   double most_pulled_counter() const { return most_pulled_counter_; }
+
+  // Where the last pull stopped; null: it came to the end.
+  const SimRequest* blocked() const { return blocked_; }
 
  private:
   struct Line {  // what waits of a tenant, and what it may do
@@ -48,6 +51,7 @@ class Whereabouts {
 
   Scene& scene_;
   std::vector<Line> lines_;  // as of BeforePull
+  const SimRequest* blocked_ = nullptr;
   double least_pulled_counter_ = 0;
   double most_pulled_counter_ = 0;
 };

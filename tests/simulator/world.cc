@@ -88,6 +88,7 @@ void World::ScheduleAll() {
     Schedule(close_us, Kind::kClose);
     if (plan.drops_all) Schedule(close_us + random_.Between(0, 30) * plan.step_us, Kind::kDropAll);
   }
+  if (plan.gives_up) Schedule(random_.Between(0, end_us), Kind::kGiveUp);
   Schedule(end_us, Kind::kQuiet);
 }
 
@@ -145,6 +146,8 @@ void World::Handle(const Event& event) {
         scene_.trace.Note("close");
         scene_.queue.Close();
       });
+    case Kind::kGiveUp:
+      return Do([&] { GiveUp(); });
     case Kind::kDropAll:
       return Do([&] { DropAll(); });
   }

@@ -65,6 +65,7 @@ class World {
     kJump,
     kClose,
     kDropAll,
+    kGiveUp,
     kQuiet
   };
   struct Event {
@@ -127,6 +128,7 @@ class World {
   void Publish(size_t index);
   void Bury(size_t index);
   void FailIfNoneIsLeft();
+  void GiveUp();
   void WakeIdle();
   int64_t DelayBefore(const SimReplica& replica);
   SimEngine::Host::Fate Decide(size_t index, const Batch& batch, const std::vector<SimRequest*>& rows);
