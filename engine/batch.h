@@ -67,9 +67,9 @@ struct Batch {
   int64_t step = 0;
   std::vector<int32_t> token_ids;  // [num_tokens] a token, or kLastSampled
   std::vector<int32_t> positions;  // [num_tokens]
-  std::vector<int32_t> row_begin = {
-      0};                      // [num_rows + 1] row r, one sequence's chunk: tokens row_begin[r] .. row_begin[r+1]
-  std::vector<int32_t> slots;  // [num_rows] where the sequence's device-side state lives
+  // [num_rows + 1] row r, one sequence's chunk, has tokens row_begin[r] .. row_begin[r+1]
+  std::vector<int32_t> row_begin = {0};
+  std::vector<int32_t> slots;              // [num_rows] where the sequence's device-side state lives
   std::vector<SlotStart> slot_starts;      // applied before anything else
   std::vector<BlockUpdate> block_updates;  // applied next; each row's table then covers all its tokens
   std::vector<SamplingRow> sampling;       // ascending by row, then by position
