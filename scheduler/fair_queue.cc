@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 #include "kernels/check.h"
@@ -17,13 +18,6 @@ constexpr absl::Duration kShortestRetry = absl::Seconds(1);  // the header count
 constexpr absl::Duration kLongestRetry = absl::Minutes(1);
 
 absl::Duration RetryAfter(double seconds) { return std::clamp(absl::Seconds(seconds), kShortestRetry, kLongestRetry); }
-
-// Why a waiting request is not to run any more; none: it is.
-std::optional<FinishEvent> EndOf(const Request& request, absl::Time now) {
-  if (request.sink->Cancelled()) return FinishEvent{.reason = FinishReason::kCancelled};
-  if (now < request.deadline) return std::nullopt;
-  return FinishEvent{.reason = FinishReason::kError, .status = absl::DeadlineExceededError("the deadline has passed")};
-}
 
 }  // namespace
 
@@ -237,16 +231,17 @@ FairQueue::Offer FairQueue::OfferAll(Judge judge, Ended& ended) {
   return {};
 }
 
-// The one served least for its weight; of equals, the one whose request is older.
+// The one served least for its weight; of equals the one that runs less, then the one whose request is older.
 TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount* const> passed) {
   const auto c = static_cast<size_t>(priority);
   TenantAccount* next = nullptr;
   for (TenantAccount* account : waiting_tenants_[c]) {
     if (!account->MayRun() || std::find(passed.begin(), passed.end(), account) != passed.end()) continue;
-    const bool earlier =
-        next == nullptr || account->counter < next->counter ||
-        (account->counter == next->counter && account->waiting[c].front()->id < next->waiting[c].front()->id);
-    if (earlier) next = account;
+    const auto place = [c](const TenantAccount& tenant) {
+      const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
+      return std::tuple(tenant.counter, rows, tenant.waiting[c].front()->id);
+    };
+    if (next == nullptr || place(*account) < place(*next)) next = account;
   }
   return next;
 }
@@ -269,6 +264,7 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
     least_counter_ = account.counter;
     if (!request->progress.charged) Charge(account, PromptPrice(*request));
     request->progress.charged = true;
+    request->weight = account.policy.weight;
     ++account.num_running;
     ++num_running_;
     return {std::move(request), false};
@@ -416,6 +412,7 @@ QueueStats FairQueue::stats() const {
     QueueStats::Tenant& tenant = stats.tenants.emplace_back();
     tenant.name = name;
     tenant.num_running = account->num_running;
+    tenant.has_policy = policies_->named.contains(name);
     for (size_t c = 0; c < kNumPriorities; ++c) {
       tenant.num_waiting[c] = static_cast<int64_t>(account->waiting[c].size());
     }

@@ -16,8 +16,9 @@ struct PrefillPacerOptions {
 
 // Guesses what a prompt token costs, and how much that varies, from the steps before, as TCP guesses its round trips
 // (RFC 6298: the mean plus four times the mean deviation): on a steady machine steps come close to the bound, on a
-// noisy one they stay away from it. Grows by little, since a long step delays everybody, and shrinks at once. Below
-// kMinTokens it doesn't go: a prompt must come to an end.
+// noisy one they stay away from it. What that misses, steps that take much longer now and then, a margin learns that
+// shrinks with each step beyond the bound and grows so slowly that one step in 200 may be. Grows by little, since a
+// long step delays everybody, and shrinks at once. Below kMinTokens it doesn't go: a prompt must come to an end.
 class PrefillPacer {
  public:
   explicit PrefillPacer(const PrefillPacerOptions& options)
@@ -32,7 +33,8 @@ class PrefillPacer {
     if (bound_ == absl::InfiniteDuration() || took <= absl::ZeroDuration()) return;
     if (prompt_tokens * 2 < max_tokens_) return;  // a small rest says little about a full step
     Learn(absl::ToDoubleSeconds(took) / prompt_tokens);
-    const double fitting = absl::ToDoubleSeconds(bound_) / Estimate();
+    margin_ = took > bound_ ? std::max(kLeastMargin, margin_ * kShrink) : std::min(1.0, margin_ * kRecovery);
+    const double fitting = margin_ * absl::ToDoubleSeconds(bound_) / Estimate();
     const double wanted = std::min(fitting, kGrowth * max_tokens_);
     max_tokens_ = static_cast<int>(std::clamp<double>(wanted, std::min(kMinTokens, most_), most_));
   }
@@ -41,6 +43,10 @@ class PrefillPacer {
   static constexpr int kMinTokens = 16;
   static constexpr int kFirstTokens = 64;  // nothing is known yet
   static constexpr double kGrowth = 1.25;
+  // Where the margin stands still, ln(kRecovery) / -ln(kShrink) = 1/200 of the steps are too long.
+  static constexpr double kShrink = 0.9;
+  static constexpr double kRecovery = 1.000527;
+  static constexpr double kLeastMargin = 0.25;
   static constexpr double kMostSurprise = 2;  // one step that took forever is no news of the next
 
   double Estimate() const { return mean_ + 4 * deviation_; }
@@ -61,6 +67,7 @@ class PrefillPacer {
   int max_tokens_;
   double mean_ = 0;  // seconds a prompt token
   double deviation_ = 0;
+  double margin_ = 1;  // of the bound, that a step is planned to take
 };
 
 }  // namespace weft

@@ -83,7 +83,15 @@ struct Request {
 
   Progress progress;
   TenantAccount* account = nullptr;  // who pays; the fair queue's
+  double weight = 1.0;               // its tenant's, when it was last pulled
   absl::Time queued_at;              // when it last began to wait
 };
+
+// Why a request is not to go on, wherever it is; none: it is.
+inline std::optional<FinishEvent> EndOf(const Request& request, absl::Time now) {
+  if (request.sink->Cancelled()) return FinishEvent{.reason = FinishReason::kCancelled};
+  if (now < request.deadline) return std::nullopt;
+  return FinishEvent{.reason = FinishReason::kError, .status = absl::DeadlineExceededError("the deadline has passed")};
+}
 
 }  // namespace weft

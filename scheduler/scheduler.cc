@@ -69,12 +69,8 @@ void Scheduler::DropEnded() {
   const absl::Time now = clock_.Now();
   for (auto& sequence : running_) {
     if (sequence->leaving == Sequence::Leaving::kFinished) continue;
-    if (sequence->request->sink->Cancelled()) {
-      Finish(*sequence, {.reason = FinishReason::kCancelled});
-    } else if (now >= sequence->request->deadline) {
-      Finish(*sequence,
-             {.reason = FinishReason::kError, .status = absl::DeadlineExceededError("the deadline has passed")});
-    }
+    std::optional<FinishEvent> end = EndOf(*sequence->request, now);
+    if (end.has_value()) Finish(*sequence, *std::move(end));
   }
   SweepLeaving();
 }
@@ -99,7 +95,7 @@ void Scheduler::GrowDecoding(StepBudget& budget) {
   building_.others_decode = !building_.chunks.empty();
 }
 
-// The tenants of a class share what is left in equal parts, and each tenant's prompts its part; what a short prompt
+// The tenants of a class share what is left by their weights, and each tenant's prompts its part; what a short prompt
 // doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant, and none is
 // starved.
 void Scheduler::GrowPrompts(StepBudget& budget) {
@@ -134,9 +130,10 @@ void Scheduler::FindPrompts() {
   }
   for (Prompt& prompt : prompts_) {
     const auto same_tenant = std::count_if(prompts_.begin(), prompts_.end(), [&](const Prompt& other) {
-      return other.sequence->request->account == prompt.sequence->request->account;
+      const Request &a = *other.sequence->request, &b = *prompt.sequence->request;
+      return a.account == b.account && a.priority == b.priority;
     });
-    prompt.weight = 1.0 / static_cast<double>(same_tenant);
+    prompt.weight = prompt.sequence->request->weight / static_cast<double>(same_tenant);
   }
   std::sort(prompts_.begin(), prompts_.end(), [](const Prompt& a, const Prompt& b) {
     const Request &request_a = *a.sequence->request, &request_b = *b.sequence->request;

@@ -68,6 +68,7 @@ struct QueueStats {
     std::string name;
     std::array<int64_t, 3> num_waiting{};  // by Priority
     int64_t num_running = 0;
+    bool has_policy = false;  // of its own
   };
   std::vector<Tenant> tenants;  // those that wait or run, in no order
   double fairness_gap = 0;      // between the most and the least served that wait and may run, in tokens over weight

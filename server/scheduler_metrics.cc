@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/string_view.h"
@@ -126,18 +127,19 @@ MetricFamily Preemptions(const Stats& sum) {
   return family;
 }
 
-// By name, the busiest tenants; the others under one.
+// By name, the busiest tenants that have one for the world; the others under one.
 std::map<std::string, QueueStats::Tenant> NamedTenants(const QueueStats& queue) {
   std::vector<const QueueStats::Tenant*> busiest;
   for (const QueueStats::Tenant& tenant : queue.tenants) busiest.push_back(&tenant);
   std::sort(busiest.begin(), busiest.end(), [](const auto* a, const auto* b) {
     const int64_t of_a = NumWaiting(*a) + a->num_running;
     const int64_t of_b = NumWaiting(*b) + b->num_running;
-    return of_a != of_b ? of_a > of_b : a->name < b->name;
+    return std::tuple(b->has_policy, of_b, a->name) < std::tuple(a->has_policy, of_a, b->name);
   });
   std::map<std::string, QueueStats::Tenant> named;
   for (size_t i = 0; i < busiest.size(); ++i) {
-    QueueStats::Tenant& sum = named[i < kMaxNamedTenants ? busiest[i]->name : kOtherTenants];
+    const bool is_named = busiest[i]->has_policy && i < kMaxNamedTenants;
+    QueueStats::Tenant& sum = named[is_named ? busiest[i]->name : kOtherTenants];
     for (size_t c = 0; c < sum.num_waiting.size(); ++c) sum.num_waiting[c] += busiest[i]->num_waiting[c];
     sum.num_running += busiest[i]->num_running;
   }

@@ -20,8 +20,6 @@
 namespace weft {
 namespace {
 
-constexpr int kPromptTokens = 64;
-constexpr int kOutputTokens = 32;
 constexpr absl::Duration kRunTime = absl::Seconds(20);
 
 // When a request was due, and when its tokens came.
@@ -135,11 +133,16 @@ class Serving {
   int64_t next_id_ = 0;
 };
 
+struct Shape {
+  const char* name = "";
+  int prompt_tokens = 64;
+  int output_tokens = 32;
+};
+
 struct Load {
   std::string tenant;
   double requests_per_second = 0;
-  int prompt_tokens = kPromptTokens;
-  int output_tokens = kOutputTokens;
+  Shape shape;
 };
 
 // Poisson arrivals of all loads for kRunTime; the sinks of each load.
@@ -162,7 +165,7 @@ std::vector<Sinks> Run(Serving& serving, const std::vector<Load>& loads) {
     const absl::Time due = begin + arrival.at;
     absl::SleepFor(due - absl::Now());
     const Load& load = loads[arrival.load];
-    if (auto sink = serving.Push(load.tenant, due, load.prompt_tokens, load.output_tokens)) {
+    if (auto sink = serving.Push(load.tenant, due, load.shape.prompt_tokens, load.shape.output_tokens)) {
       sinks[arrival.load].push_back(std::move(sink));
     }
   }
@@ -171,12 +174,12 @@ std::vector<Sinks> Run(Serving& serving, const std::vector<Load>& loads) {
 }
 
 // Requests a second when the queue is never empty.
-double Capacity(const Settings& settings) {
+double Capacity(const Settings& settings, const Shape& shape) {
   Serving serving(settings);
   const absl::Time begin = absl::Now();
   Sinks sinks;
   while (absl::Now() - begin < absl::Seconds(5)) {
-    if (auto sink = serving.Push("all", absl::Now(), kPromptTokens, kOutputTokens)) {
+    if (auto sink = serving.Push("all", absl::Now(), shape.prompt_tokens, shape.output_tokens)) {
       sinks.push_back(std::move(sink));
     } else {
       absl::SleepFor(absl::Milliseconds(1));
@@ -186,36 +189,36 @@ double Capacity(const Settings& settings) {
   return static_cast<double>(sinks.size()) / absl::ToDoubleSeconds(absl::Now() - begin);
 }
 
+// What sends ten times as much as the replica can do of it.
+constexpr Shape kAggressors[] = {
+    {.name = "requests like its own"},
+    {.name = "prompts of 1000 tokens", .prompt_tokens = 1000, .output_tokens = 8},
+    {.name = "answers of 500 tokens", .prompt_tokens = 16, .output_tokens = 500},
+};
+
 void BenchIsolation(Settings settings) {
   std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
   for (const int rows : settings.rows) {
     settings.max_num_seqs = rows;
-    const double capacity = Capacity(settings);
-    const Load victim{"victim", capacity / 10}, aggressor{"aggressor", capacity * 10};
-    Latencies solo, beside;
-    Stats stats;
+    const Load victim{"victim", Capacity(settings, {}) / 10, {}};
+    Latencies solo;
     {
       Serving serving(settings);
       solo = LatenciesOf(Run(serving, {victim})[0]);
     }
-    {
+    std::printf("| %d | alone, %zu requests | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, solo.count,
+                solo.ttft_p50, solo.ttft_p99, solo.itl_p50, solo.itl_p99);
+    for (const Shape& shape : kAggressors) {
       Serving serving(settings);
-      beside = LatenciesOf(Run(serving, {victim, aggressor})[0]);
-      stats = serving.stats();
+      const Load aggressor{"aggressor", Capacity(settings, shape) * 10, shape};
+      const Latencies beside = LatenciesOf(Run(serving, {victim, aggressor})[0]);
+      const auto given_up = serving.stats().num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)];
+      std::printf("| %d | beside %s (%lld rows given up) | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, shape.name,
+                  static_cast<long long>(given_up), beside.ttft_p50, beside.ttft_p99, beside.itl_p50, beside.itl_p99);
+      std::printf("| %d | ... times that alone | %.2f | %.2f | %.2f | %.2f |\n", rows, beside.ttft_p50 / solo.ttft_p50,
+                  beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50, beside.itl_p99 / solo.itl_p99);
+      std::fflush(stdout);
     }
-    const auto print = [&](const char* what, const Latencies& l) {
-      std::printf("| %d | %s | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, what, l.ttft_p50, l.ttft_p99,
-                  l.itl_p50, l.itl_p99);
-    };
-    print("alone", solo);
-    print("beside an aggressor at 10 x capacity", beside);
-    std::printf(
-        "| %d | ratio (%zu and %zu requests; capacity %.0f/s; %lld rows given up) | %.2f | %.2f | %.2f | %.2f |\n",
-        rows, solo.count, beside.count, capacity,
-        static_cast<long long>(stats.num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)]),
-        beside.ttft_p50 / solo.ttft_p50, beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50,
-        beside.itl_p99 / solo.itl_p99);
-    std::fflush(stdout);
   }
 }
 

@@ -45,7 +45,7 @@ TEST(MetricsTest, ShowsTheSchedulersNumbers) {
   stats.scheduler_seconds.Observe(0.00003);
   SchedulerSnapshot snapshot;
   snapshot.replicas = {{stats, true}, {stats, true}, {stats, false}};
-  snapshot.queue.tenants = {{.name = "a", .num_waiting = {1, 2, 4}, .num_running = 6}};
+  snapshot.queue.tenants = {{.name = "a", .num_waiting = {1, 2, 4}, .num_running = 6, .has_policy = true}};
   snapshot.queue.fairness_gap = 12.5;
   metrics.SetStatsSource([&snapshot] { return snapshot; });
   const std::string text = metrics.Render();
@@ -82,21 +82,24 @@ TEST(MetricsTest, ShowsTheSchedulersNumbers) {
 }
 
 // Tenants come from clients of a gateway, without end; series may not.
-TEST(MetricsTest, NamesTheBusiestTenantsAndSumsUpTheOthers) {
+TEST(MetricsTest, NamesTenantsThatHaveAPolicyAndSumsUpTheOthers) {
   Metrics metrics;
   SchedulerSnapshot snapshot;
-  for (int i = 1; i <= 100; ++i) {
-    snapshot.queue.tenants.push_back({.name = absl::StrCat("t", i), .num_waiting = {0, i, 0}, .num_running = 1});
+  for (int i = 1; i <= 200; ++i) {
+    snapshot.queue.tenants.push_back(
+        {.name = absl::StrCat("t", i), .num_waiting = {0, i, 0}, .num_running = 1, .has_policy = i % 2 == 0});
   }
-  snapshot.queue.tenants.push_back({.name = "other", .num_waiting = {0, 1000, 0}, .num_running = 1});
+  snapshot.queue.tenants.push_back(
+      {.name = "other", .num_waiting = {0, 1000, 0}, .num_running = 1, .has_policy = true});
   metrics.SetStatsSource([&snapshot] { return snapshot; });
   const std::string text = metrics.Render();
-  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{"), 20);  // 19 by name, "other" itself being the busiest
-  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t82\",priority=\"normal\"} 82"), 1);
-  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t81\""), 0);
-  // 1 + 2 + ... + 81, and what a tenant called "other" has.
-  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"other\",priority=\"normal\"} 4321"), 1) << text;
-  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{tenant=\"other\"} 82"), 1);
+  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{"), 100);  // 99 by name, "other" itself being the busiest
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t4\",priority=\"normal\"} 4"), 1);
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t199\""), 0) << "busy, but nobody has named it";
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"t2\""), 0) << "there is no end of names";
+  // 1 + 3 + ... + 199, t2, and what a tenant called "other" has.
+  EXPECT_EQ(CountLines(text, "weft_queue_requests{tenant=\"other\",priority=\"normal\"} 11002"), 1) << text;
+  EXPECT_EQ(CountLines(text, "weft_tenant_running_requests{tenant=\"other\"} 102"), 1);
 }
 
 TEST(MetricsTest, CountsWhatItIsTold) {

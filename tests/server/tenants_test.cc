@@ -95,7 +95,7 @@ void ExpectRefusal(const RawResponse& response, int status, const std::string& c
 TenantPolicies Policies(const TenantPolicy& others) { return {.others = others, .named = {}}; }
 
 TEST_F(TenantsTest, ACapOnTheQueueIsEachTenantsOwn) {
-  Start({.start_replica = false, .policies = Policies({.max_queued = 2})});
+  Start({.start_replica = false, .policies = {.others = {.max_queued = 2}, .named = {{"a", {.max_queued = 2}}}}});
   Queue(From("a"));
   Queue(From("a"));
   ExpectRefusal(Ask(From("a")), 429, "tenant_rate_limited");

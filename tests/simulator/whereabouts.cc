@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include "kernels/check.h"
 
@@ -57,8 +58,8 @@ bool Whereabouts::AfterPull(int replica) {
   return num_pulled > 0;
 }
 
-// The order in which requests start follows from the queue's rules: by class, then by the tenant's counter, then by
-// age; nobody is overtaken but those that may be passed, and no tenant runs more than it may.
+// The order in which requests start follows from the queue's rules: by class, then by the tenant's counter, then
+// by its rows, then by age; nobody is overtaken but those that may be passed, and no tenant runs more than it may.
 void Whereabouts::CheckOrder(size_t num_pulled) {
   if (num_pulled > 0) {
     least_pulled_counter_ = std::numeric_limits<double>::infinity();
@@ -86,9 +87,10 @@ Whereabouts::Look Whereabouts::LookAt(Priority priority) {
   for (Line& line : lines_) {
     if (line.num_running < line.max_running && !line.waiting[c].empty()) order.push_back(&line);
   }
-  std::sort(order.begin(), order.end(), [c](const Line* a, const Line* b) {
-    return a->counter != b->counter ? a->counter < b->counter : a->waiting[c].front()->id < b->waiting[c].front()->id;
-  });
+  const auto place = [c](const Line& line) {
+    return std::tuple(line.counter, static_cast<double>(line.num_running) / line.weight, line.waiting[c].front()->id);
+  };
+  std::sort(order.begin(), order.end(), [&](const Line* a, const Line* b) { return place(*a) < place(*b); });
   if (order.size() > kMaxPassed) order.resize(kMaxPassed);
   for (Line* line : order) {
     const Look look = LookAt(*line, line->waiting[c]);
