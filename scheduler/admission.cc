@@ -19,6 +19,8 @@ int KnownTokens(const Request& request) {
   return static_cast<int>(request.prompt.size() + request.progress.output.size());
 }
 
+int64_t NumRunning(const Request& request) { return request.account == nullptr ? 0 : request.account->num_running; }
+
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
 class VictimSearch {
  public:
@@ -102,15 +104,19 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
   if (WaitsForPrefix(request)) return Verdict::kPass;
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
-  const int64_t num_running = request.account == nullptr ? 0 : request.account->num_running;
-  const bool was_blocked = request.id == blocked_id_ && num_running == blocked_num_running_;
-  if (is_short || StepIsFull(request) || was_blocked) return Verdict::kBlocked;
-  if (MakeRoom(request, may_preempt)) return Verdict::kTake;
-  if (may_preempt) {
-    blocked_id_ = request.id;
-    blocked_num_running_ = num_running;
+  if (is_short || StepIsFull(request)) return Verdict::kBlocked;
+  if (!IsKnownMisfit(request)) {
+    if (MakeRoom(request, may_preempt)) return Verdict::kTake;
+    if (makes_room_) return Verdict::kBlocked;
+    if (may_preempt) misfits_.push_back({request.id, NumRunning(request)});
   }
-  return Verdict::kBlocked;
+  return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
+}
+
+bool Scheduler::IsKnownMisfit(const Request& request) const {
+  return std::any_of(misfits_.begin(), misfits_.end(), [&](const Misfit& misfit) {
+    return misfit.id == request.id && misfit.num_running == NumRunning(request);
+  });
 }
 
 bool Scheduler::HasSuspect() const {

@@ -30,26 +30,30 @@ Dispatcher::Dispatcher(const DispatcherOptions& options, FairQueue& queue, const
 Dispatcher::Pulled Dispatcher::Pull(int replica, Scheduler& scheduler) {
   const absl::Time now = clock_.Now();
   absl::Time look_again = absl::InfiniteFuture();
+  bool may_preempt = true;  // but nobody for one that overtakes another
   FairQueue::Pulled pulled = queue_.Pull([&](const Request& request) {
     if (tracks_prefixes() && IsWorthWaiting(replica, request, scheduler, now, look_again)) return Verdict::kPass;
-    return tracks_prefixes() ? Judge(replica, scheduler, request, now) : scheduler.Judge(request);
+    const Verdict verdict = tracks_prefixes() ? Judge(replica, scheduler, request, may_preempt, now)
+                                              : scheduler.Judge(request, may_preempt);
+    if (verdict == Verdict::kTooLarge) may_preempt = false;
+    return verdict;
   });
   return {std::move(pulled.request), pulled.version, std::min(look_again, pulled.next_deadline)};
 }
 
 // Of several that are full only one preempts for a request; the others go on with what comes behind it.
-Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& request, absl::Time now) {
+Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& request, bool may_preempt, absl::Time now) {
   absl::MutexLock lock(&mutex_);
   const auto promise = promises_.find(request.id);
   const bool is_promised = promise != promises_.end() && promise->second.replica != replica &&
                            now < promise->second.until && promise->second.until - now <= kPromiseTime;
-  const Verdict verdict = scheduler.Judge(request, /*may_preempt=*/!is_promised);
+  const Verdict verdict = scheduler.Judge(request, may_preempt && !is_promised);
   if (verdict == Verdict::kTake) promises_.erase(request.id);
   if (scheduler.makes_room()) {
     absl::erase_if(promises_, [now](const auto& entry) { return entry.second.until <= now; });
     promises_[request.id] = {replica, now + kPromiseTime};
   }
-  return verdict == Verdict::kBlocked && is_promised ? Verdict::kPass : verdict;
+  return verdict != Verdict::kTake && is_promised ? Verdict::kPass : verdict;
 }
 
 // Another replica holds more of its beginning, and computing that here would take longer than it has waited.

@@ -73,7 +73,7 @@ class Dispatcher {
     absl::Time until;
   };
 
-  Verdict Judge(int replica, Scheduler& scheduler, const Request& request, absl::Time now);
+  Verdict Judge(int replica, Scheduler& scheduler, const Request& request, bool may_preempt, absl::Time now);
   bool IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
                       absl::Time& look_again) const;
 

@@ -14,6 +14,9 @@ namespace {
 constexpr size_t kMaxPassedRequests = 16;  // of one tenant
 constexpr size_t kMaxPassedTenants = 16;
 
+// Smaller requests that may start before one that needs more blocks than are free: few, or it would starve.
+constexpr int kMaxOvertakers = 8;
+
 constexpr absl::Duration kShortestRetry = absl::Seconds(1);  // the header counts in seconds
 constexpr absl::Duration kLongestRetry = absl::Minutes(1);
 
@@ -217,6 +220,7 @@ void FairQueue::EndOverdue(Ended& ended) {
 }
 
 FairQueue::Offer FairQueue::OfferAll(Judge judge, Ended& ended) {
+  too_large_.clear();
   for (int c = kNumPriorities - 1; c >= 0; --c) {
     const auto priority = static_cast<Priority>(c);
     std::vector<TenantAccount*> passed;
@@ -254,22 +258,27 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
       ended.emplace_back(Remove(account, priority, i), *std::move(finish));
       continue;
     }
-    const Verdict verdict = judge(*waiting[i]);
-    if (verdict == Verdict::kBlocked) return {nullptr, true};
-    if (verdict == Verdict::kPass) {
-      ++i;
-      continue;
-    }
-    std::unique_ptr<Request> request = Remove(account, priority, i);
-    least_counter_ = account.counter;
-    if (!request->progress.charged) Charge(account, PromptPrice(*request));
-    request->progress.charged = true;
-    request->weight = account.policy.weight;
-    ++account.num_running;
-    ++num_running_;
-    return {std::move(request), false};
+    Request& request = *waiting[i];
+    const Verdict verdict = judge(request);
+    if (verdict == Verdict::kTake) return {Take(account, priority, i), false};
+    const bool may_be_overtaken = request.progress.num_overtakers < kMaxOvertakers;
+    if (verdict == Verdict::kBlocked || (verdict == Verdict::kTooLarge && !may_be_overtaken)) return {nullptr, true};
+    if (verdict == Verdict::kTooLarge) too_large_.push_back(&request);
+    ++i;
   }
   return {};
+}
+
+std::unique_ptr<Request> FairQueue::Take(TenantAccount& account, Priority priority, size_t index) {
+  for (Request* overtaken : too_large_) ++overtaken->progress.num_overtakers;
+  std::unique_ptr<Request> request = Remove(account, priority, index);
+  least_counter_ = account.counter;
+  if (!request->progress.charged) Charge(account, PromptPrice(*request));
+  request->progress.charged = true;
+  request->weight = account.policy.weight;
+  ++account.num_running;
+  ++num_running_;
+  return request;
 }
 
 void FairQueue::GiveBack(std::unique_ptr<Request> request) {

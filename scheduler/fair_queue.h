@@ -66,9 +66,10 @@ class QueuePlaces {
 
 // What a replica says of a request that it is offered.
 enum class Verdict {
-  kTake,     // it starts now
-  kPass,     // it must wait, but holds nobody up: others of its tenant and class may start before it
-  kBlocked,  // it must wait, and everybody behind it too, or a large request would starve
+  kTake,      // it starts now
+  kPass,      // it must wait, but holds nobody up
+  kTooLarge,  // it must wait until more blocks are free; a few that need fewer may overtake it
+  kBlocked,   // it must wait, and everybody behind it too
 };
 
 // Orders requests by class, then among tenants by a virtual token counter (VTC, arXiv 2401.00588): the tenant that was
@@ -157,6 +158,8 @@ class FairQueue {
   Offer OfferFrom(TenantAccount& account, Priority priority, Judge judge, Ended& ended)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Offer OfferAll(Judge judge, Ended& ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Request> Take(TenantAccount& account, Priority priority, size_t index)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double IdleCounter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -174,6 +177,7 @@ class FairQueue {
   size_t num_kept_accounts_ ABSL_GUARDED_BY(mutex_) = kMinAccounts;  // after the idle were last forgotten
   // Tenants with something waiting, by class; in no order.
   std::array<std::vector<TenantAccount*>, kNumPriorities> waiting_tenants_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Request*> too_large_ ABSL_GUARDED_BY(mutex_);  // of this pull, so far
   struct Ticket {
     TenantAccount* account = nullptr;
     Priority priority = Priority::kNormal;

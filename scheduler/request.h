@@ -59,6 +59,7 @@ struct Progress {
   int num_scored = 0;           // prompt tokens whose score the sink has; the first token has none
   bool started = false;         // the sink has been told
   bool charged = false;         // its tenant has paid for the prompt
+  int num_overtakers = 0;       // smaller ones that started while it was too large for what was free
   int num_deaths = 0;           // of replicas, with it in a step
   // Set when a replica died with it in a step and nobody else to blame: until it has more tokens than it had then, it
   // runs beside no other suspect.

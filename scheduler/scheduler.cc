@@ -341,7 +341,7 @@ void Scheduler::SweepLeaving() {
     }
     free_slots_.push_back(sequence->slot);
     sequence->blocks.Clear();
-    blocked_id_ = -1;
+    misfits_.clear();
     if (sequence->leaving == Sequence::Leaving::kFinished) {
       finished_.push_back(std::move(sequence));
     } else {

@@ -151,6 +151,7 @@ class Scheduler {
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
+  bool IsKnownMisfit(const Request& request) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, bool may_preempt);
   bool HasRoom(int num_blocks) const;
@@ -179,10 +180,13 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  // The request that last did not fit, and how many its tenant ran then: until somebody leaves or that changes, it
-  // needs no second look.
-  int64_t blocked_id_ = -1;
-  int64_t blocked_num_running_ = 0;
+  // Requests that did not fit, and how many their tenants ran then: until somebody leaves or that changes, they need no
+  // second look.
+  struct Misfit {
+    int64_t id = 0;
+    int64_t num_running = 0;
+  };
+  std::vector<Misfit> misfits_;
   bool makes_room_ = false;
   int64_t next_step_ = 0;
   Stats stats_;

@@ -103,7 +103,7 @@ bool World::PushOne(Group& group, SimRequest& request) {
   std::shared_ptr<TokenStream> stream = group.reader->Open(request);
   streams_.resize(std::max(streams_.size(), static_cast<size_t>(request.id) + 1));
   streams_[static_cast<size_t>(request.id)] = stream.get();
-  raw->sink = std::make_shared<SimSink>(request, scene_.clock, scene_.told, std::move(stream));
+  raw->sink = std::make_shared<SimSink>(request, scene_.clock, scene_.told, scene_.asked, std::move(stream));
   const Request* const address = raw.get();
   request.deadline = raw->deadline;
   ledger_.BeforePush(request);

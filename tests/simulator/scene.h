@@ -32,9 +32,10 @@ struct Scene {
   FairQueue queue;
   std::shared_ptr<const TenantPolicies> policies = std::make_shared<TenantPolicies>();  // shared with the queue
   std::deque<SimRequest> requests;                                                      // by id
-  std::vector<SimRequest*> live;  // those that are pushed and not finished, by id; settled after each part of an event
-  std::vector<Told> told;         // in this part of the event
-  uint64_t moment = 1;            // grows with every part of every event
+  std::vector<SimRequest*> live;   // those that are pushed and not finished, by id; settled after each part of an event
+  std::vector<Told> told;          // in this part of the event
+  std::vector<SimRequest*> asked;  // since the last pull began: whether they were cancelled, in this order
+  uint64_t moment = 1;             // grows with every part of every event
   const Dispatcher* dispatcher = nullptr;  // the world's
   bool failed = false;                     // no replica is left
 };

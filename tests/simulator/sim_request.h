@@ -52,6 +52,8 @@ struct SimRequest {
   uint64_t pulled_at = 0;  // the moment
 
   bool charged = false;
+  int num_overtakers = 0;     // at least so many
+  bool was_promised = false;  // before the last pull: some replica makes room for it
   int num_deaths = 0;
   std::optional<size_t> suspect_until;  // it has more tokens than this
   int publishes_since_cancel = 0;

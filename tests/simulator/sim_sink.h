@@ -22,14 +22,19 @@ struct Told {
 
 class SimSink final : public TokenSink {
  public:
-  // `stream` gets everything too. All others outlive the sink.
-  SimSink(SimRequest& request, const SimClock& clock, std::vector<Told>& told, std::shared_ptr<TokenSink> stream)
-      : request_(request), clock_(clock), told_(told), stream_(std::move(stream)) {}
+  // `stream` gets everything too. All others outlive the sink. `asked` gets the request each time that somebody asks
+  // whether it was cancelled.
+  SimSink(SimRequest& request, const SimClock& clock, std::vector<Told>& told, std::vector<SimRequest*>& asked,
+          std::shared_ptr<TokenSink> stream)
+      : request_(request), clock_(clock), told_(told), asked_(asked), stream_(std::move(stream)) {}
 
   void Start(int64_t num_cached_tokens) override;
   void Push(const SampledToken& token) override;
   void Finish(const FinishEvent& event) override;
-  bool Cancelled() const override { return stream_->Cancelled(); }
+  bool Cancelled() const override {
+    asked_.push_back(&request_);
+    return stream_->Cancelled();
+  }
 
  private:
   void CheckFinish(const FinishEvent& event) const;
@@ -37,6 +42,7 @@ class SimSink final : public TokenSink {
   SimRequest& request_;
   const SimClock& clock_;
   std::vector<Told>& told_;
+  std::vector<SimRequest*>& asked_;
   const std::shared_ptr<TokenSink> stream_;  // shared with the reader
 };
 

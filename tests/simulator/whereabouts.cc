@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include "kernels/check.h"
 
 namespace weft {
 namespace {
 
-constexpr int kMaxPassed = 16;  // a pull looks no further past those that may be passed
+constexpr size_t kMaxPassed = 16;  // a pull looks no further past those that must wait
+constexpr int kMaxOvertakers = 8;  // start before one that is too large just now
 
 // Whether a pull may leave it where it is and still start one behind it.
 bool MayBePassed(const SimRequest& request) { return request.IsSuspect() || !request.raw->prefix_keys.empty(); }
@@ -17,6 +19,7 @@ bool MayBePassed(const SimRequest& request) { return request.IsSuspect() || !req
 }  // namespace
 
 void Whereabouts::BeforePull() {
+  scene_.asked.clear();
   lines_.clear();
   for (SimRequest* request : scene_.live) {
     if (request->where != SimRequest::kWaiting) continue;
@@ -29,6 +32,7 @@ void Whereabouts::BeforePull() {
           {request->tenant, &account, account.counter, policy.weight, account.num_running, policy.max_running, {}});
     }
     line->waiting[static_cast<size_t>(request->priority)].push_back(request);
+    request->was_promised = scene_.dispatcher->IsPromised(request->id);
   }
 }
 
@@ -58,30 +62,61 @@ bool Whereabouts::AfterPull(int replica) {
   return num_pulled > 0;
 }
 
-// The order in which requests start follows from the queue's rules: by class, then by the tenant's counter, then
-// by its rows, then by age; nobody is overtaken but those that may be passed, and no tenant runs more than it may.
+// The order in which requests are offered follows from the queue's rules: by class, then by the tenant's counter, then
+// by its rows, then by age, until one is taken or may not be passed; and no tenant runs more than it may.
 void Whereabouts::CheckOrder(size_t num_pulled) {
   if (num_pulled > 0) {
     least_pulled_counter_ = std::numeric_limits<double>::infinity();
     most_pulled_counter_ = -least_pulled_counter_;
   }
-  size_t num_taken = 0;
-  blocked_ = nullptr;
+  const auto is_overdue = [this](const SimRequest* request) { return request->deadline <= scene_.clock.Now(); };
   for (Line& line : lines_) {
-    for (auto& waiting : line.waiting) {
-      std::erase_if(waiting, [this](const SimRequest* request) { return scene_.clock.Now() >= request->deadline; });
-    }
+    for (auto& waiting : line.waiting) std::erase_if(waiting, is_overdue);
   }
-  for (int c = kNumPriorities - 1; c >= 0;) {
-    const Look look = LookAt(static_cast<Priority>(c));
-    if (look == Look::kBlocked) break;
-    if (look == Look::kTook) ++num_taken;
-    c = look == Look::kTook ? kNumPriorities - 1 : c - 1;  // each pull looks at all classes
-  }
-  CHECK(num_taken == num_pulled, "requests start in their order, and no more than their tenants may");
+  Offers offers{std::move(scene_.asked)};
+  std::erase_if(offers.requests, is_overdue);
+  size_t num_taken = 0;
+  while (CheckPull(offers)) ++num_taken;
+  CHECK(offers.AreOver(), "nobody is offered behind one that must not be passed");
+  CHECK(num_taken == num_pulled, "who is taken was offered, and can't be passed");
 }
 
-Whereabouts::Look Whereabouts::LookAt(Priority priority) {
+// True: one was taken, and the next pull begins.
+bool Whereabouts::CheckPull(Offers& offers) {
+  overtaken_.clear();
+  blocked_ = nullptr;
+  const size_t begin = offers.next;
+  for (int c = kNumPriorities - 1; c >= 0; --c) {
+    const auto priority = static_cast<Priority>(c);
+    for (Line* line : InOrder(priority)) {
+      std::vector<SimRequest*>& waiting = line->waiting[static_cast<size_t>(c)];
+      for (size_t i = 0; i < std::min(waiting.size(), kMaxPassed);) {
+        if (offers.AreOver()) {
+          CHECK(offers.next > begin, "who may start is offered");
+          return false;
+        }
+        SimRequest& request = *waiting[i];
+        CHECK(offers.requests[offers.next++] == &request, "requests are offered in their order");
+        if (request.finish.has_value()) {  // cancelled
+          waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
+          continue;
+        }
+        const auto rest = offers.requests.begin() + static_cast<std::ptrdiff_t>(offers.next);
+        const bool comes_again = std::find(rest, offers.requests.end(), &request) != offers.requests.end();
+        if (request.pulled_at == scene_.moment && !comes_again) {
+          Take(*line, priority, i);
+          return true;
+        }
+        CheckPassed(request, offers);
+        ++i;
+      }
+    }
+  }
+  return false;
+}
+
+// Tenants that may run one of this class, in the order in which they are asked.
+std::vector<Whereabouts::Line*> Whereabouts::InOrder(Priority priority) {
   const auto c = static_cast<size_t>(priority);
   std::vector<Line*> order;
   for (Line& line : lines_) {
@@ -92,36 +127,27 @@ Whereabouts::Look Whereabouts::LookAt(Priority priority) {
   };
   std::sort(order.begin(), order.end(), [&](const Line* a, const Line* b) { return place(*a) < place(*b); });
   if (order.size() > kMaxPassed) order.resize(kMaxPassed);
-  for (Line* line : order) {
-    const Look look = LookAt(*line, line->waiting[c]);
-    if (look != Look::kNothing) return look;
-  }
-  return Look::kNothing;
+  return order;
 }
 
-Whereabouts::Look Whereabouts::LookAt(Line& line, std::vector<SimRequest*>& waiting) {
-  for (size_t i = 0; i < waiting.size() && i < kMaxPassed;) {
-    SimRequest* const request = waiting[i];
-    if (!request->finish.has_value() && request->pulled_at != scene_.moment) {
-      if (!MayBePassed(*request) && !scene_.dispatcher->IsPromised(request->id)) {
-        blocked_ = request;
-        return Look::kBlocked;
-      }
-      ++i;
-      continue;
-    }
-    waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
-    if (request->finish.has_value()) continue;  // cancelled
-    least_pulled_counter_ = std::min(least_pulled_counter_, line.counter);
-    most_pulled_counter_ = std::max(most_pulled_counter_, line.counter);
-    ++line.num_running;
-    if (!request->charged) {
-      const double price = request->sampling.score_prompt ? scene_.plan.queue.scored_token_price : 1.0;
-      line.counter += price * static_cast<double>(request->prompt.size()) / line.weight;
-    }
-    return Look::kTook;
-  }
-  return Look::kNothing;
+void Whereabouts::CheckPassed(SimRequest& request, const Offers& offers) {
+  if (MayBePassed(request) || request.was_promised || scene_.dispatcher->IsPromised(request.id)) return;
+  if (blocked_ == nullptr) blocked_ = &request;
+  CHECK(offers.AreOver() || request.num_overtakers < kMaxOvertakers, "few overtake one that is too large");
+  overtaken_.push_back(&request);
+}
+
+void Whereabouts::Take(Line& line, Priority priority, size_t index) {
+  std::vector<SimRequest*>& waiting = line.waiting[static_cast<size_t>(priority)];
+  const SimRequest& request = *waiting[index];
+  waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(index));
+  for (SimRequest* overtaken : overtaken_) ++overtaken->num_overtakers;
+  least_pulled_counter_ = std::min(least_pulled_counter_, line.counter);
+  most_pulled_counter_ = std::max(most_pulled_counter_, line.counter);
+  ++line.num_running;
+  if (request.charged) return;
+  const double price = request.sampling.score_prompt ? scene_.plan.queue.scored_token_price : 1.0;
+  line.counter += price * static_cast<double>(request.prompt.size()) / line.weight;
 }
 
 void Whereabouts::AfterPublish(int replica, const Scheduler& scheduler) {

@@ -30,7 +30,7 @@ class Whereabouts {
   double least_pulled_counter() const { return least_pulled_counter_; }
   double most_pulled_counter() const { return most_pulled_counter_; }
 
-  // Where the last pull stopped; null: it came to the end.
+  // The first that was offered in the last pull and may not be passed; null: there was none.
   const SimRequest* blocked() const { return blocked_; }
 
  private:
@@ -43,17 +43,27 @@ class Whereabouts {
     int64_t max_running = 0;
     std::array<std::vector<SimRequest*>, kNumPriorities> waiting;  // by class, then by id
   };
-  enum class Look { kTook, kNothing, kBlocked };
+
+  // The requests that the pulls offered, in order.
+  struct Offers {
+    std::vector<SimRequest*> requests;
+    size_t next = 0;
+
+    bool AreOver() const { return next == requests.size(); }
+  };
 
   void CheckOrder(size_t num_pulled);
-  Look LookAt(Line& line, std::vector<SimRequest*>& waiting);
-  Look LookAt(Priority priority);
+  bool CheckPull(Offers& offers);
+  std::vector<Line*> InOrder(Priority priority);
+  void CheckPassed(SimRequest& request, const Offers& offers);
+  void Take(Line& line, Priority priority, size_t index);
 
   Scene& scene_;
   std::vector<Line> lines_;  // as of BeforePull
   const SimRequest* blocked_ = nullptr;
   double least_pulled_counter_ = 0;
   double most_pulled_counter_ = 0;
+  std::vector<SimRequest*> overtaken_;  // by the one that is taken next
 };
 
 }  // namespace weft
