@@ -63,6 +63,27 @@ TEST(SchedulerTest, WhoWaitsForAPrefixGoesOnWhenItsComputerLeaves) {
   EXPECT_EQ(second->tokens, Expected(Prompt(33, 1), 1, 4));
 }
 
+// One of a lower class may take for ever; what it has computed is taken up all the same.
+TEST(SchedulerTest, NobodyWaitsForAPrefixThatALowerClassComputes) {
+  SteppedScheduler bench(Limits(64, 4, 8, 4));
+  const auto low = bench.Add(Prompt(33, 1), 4, {.scope = "a", .priority = Priority::kLow});
+  bench.Step();
+  const auto high = bench.Add(Prompt(33, 1), 4, {.scope = "a", .priority = Priority::kHigh});
+  bench.Pull();
+  EXPECT_EQ(bench.scheduler.stats().num_running, 2);
+  const auto normal = bench.Add(Prompt(33, 1), 4, {.scope = "a"});
+  bench.Pull();
+  EXPECT_EQ(bench.scheduler.stats().num_running, 2) << "it waits for the higher class";
+  while (!high->finish.has_value()) ASSERT_NO_FATAL_FAILURE(bench.Step());
+  EXPECT_FALSE(low->finish.has_value());
+  bench.RunUntilIdle();
+  EXPECT_GT(*high->cached, 0);
+  EXPECT_LT(*high->cached, 32);
+  EXPECT_EQ(normal->cached, 32);
+  EXPECT_EQ(low->tokens, Expected(Prompt(33, 1), 0, 4));
+  EXPECT_EQ(high->tokens, Expected(Prompt(33, 1), 1, 4));
+}
+
 TEST(SchedulerTest, AScoredPromptIsComputedWhole) {
   SteppedScheduler bench(Limits(32, 4, 2, 16));
   bench.Add(Prompt(13, 1), 2, {.scope = "a"});

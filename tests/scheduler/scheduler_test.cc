@@ -245,6 +245,24 @@ TEST(SchedulerTest, ADeadlineEndsWhatRuns) {
   EXPECT_EQ(bench.scheduler.stats().num_free_blocks, 64);
 }
 
+TEST(SchedulerTest, AClockThatJumpsBackEndsNothingAndNoWaitIsNegative) {
+  SteppedScheduler bench(Limits(64, 4, 2, 16), {.max_itl = absl::Milliseconds(10)});
+  const auto sink = bench.Add(Prompt(6, 1), 200);
+  bench.line.back()->deadline = bench.clock.Now() + absl::Seconds(1);
+  const auto patient = bench.Add(Prompt(40, 2), 200);
+  bench.clock.Advance(-absl::Hours(1));
+  for (int i = 0; i < 5; ++i) bench.Step();
+  EXPECT_EQ(bench.scheduler.stats().queue_seconds.sum, 0);
+  EXPECT_FALSE(sink->finish.has_value());
+  bench.clock.Advance(-absl::Hours(1));
+  for (int i = 0; i < 5; ++i) bench.Step();
+  EXPECT_FALSE(sink->finish.has_value());
+  bench.clock.Advance(absl::Hours(3));
+  bench.RunUntilIdle();
+  EXPECT_EQ(sink->finish->status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(patient->tokens, Expected(Prompt(40, 2), 1, 200));
+}
+
 // The whole life of 10,000 requests under arrivals, cancels, stops and a pool that is always too small: every output is
 // what it would have been alone, every request ends once, and the pool is whole again.
 TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
