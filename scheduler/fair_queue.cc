@@ -39,7 +39,7 @@ void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   for (auto& [name, account] : accounts_) {
     const bool was_held_back = !account->MayRun();
     account->policy = policies_->For(name);
-    if (was_held_back) LiftToOthers(*account, Priority::kLow);
+    if (was_held_back) LiftHeldBack(*account);
   }
   ++version_;
 }
@@ -120,7 +120,8 @@ std::optional<Refusal> FairQueue::TooSlow(const TenantAccount& account, Priority
   }
   const double share = account.policy.weight / weights;
   const ServiceRate::Backlog backlog = service_rate_.LastBacklog();
-  const double under_way = static_cast<double>(backlog.num_prompt_tokens) * num_replicas_;
+  // While nothing runs no step comes that would tell better.
+  const double under_way = num_running_ == 0 ? 0 : static_cast<double>(backlog.num_prompt_tokens) * num_replicas_;
   const double tokens_ahead = std::min(all_tokens, own_tokens / share) + under_way + static_cast<double>(prompt_tokens);
   const double requests_ahead = all_requests == 0 ? 0 : std::min(all_requests, own_requests / share) + 1;
   double wait = tokens_ahead / tokens_a_second;
@@ -326,7 +327,7 @@ void FairQueue::Leave(TenantAccount& account) {
   --account.num_running;
   --num_running_;
   ++version_;
-  if (was_held_back) LiftToOthers(account, Priority::kLow);
+  if (was_held_back) LiftHeldBack(account);
 }
 
 // Lower classes don't count: who is starved there by higher ones has a counter that stands still.
@@ -337,13 +338,24 @@ void FairQueue::LiftToOthers(TenantAccount& account, Priority priority) {
       if (other != &account && other->MayRun()) least = std::min(least, other->counter);
     }
   }
-  if (least == std::numeric_limits<double>::infinity()) least = IdleCounter();
+  if (least == std::numeric_limits<double>::infinity()) least = IdleCounter(priority);
   account.counter = std::max(account.counter, least);
 }
 
-// Where a tenant starts that finds nobody to compare with. While nobody waits, nobody is served at another's cost, and
-// all are even.
-double FairQueue::IdleCounter() const { return num_waiting_ == 0 ? most_counter_ : least_counter_; }
+// Its cap let it run nothing more until now; that earned it no credit among those it goes on with.
+void FairQueue::LiftHeldBack(TenantAccount& account) {
+  int c = kNumPriorities - 1;
+  while (c > 0 && account.waiting[static_cast<size_t>(c)].empty()) --c;
+  LiftToOthers(account, static_cast<Priority>(c));
+}
+
+// Where a tenant starts that finds nobody to compare with. While nobody waits in its class or a higher one, nobody is
+// served there at another's cost, and all are even.
+double FairQueue::IdleCounter(Priority priority) const {
+  const bool some_wait = std::any_of(waiting_tenants_.begin() + static_cast<std::ptrdiff_t>(priority),
+                                     waiting_tenants_.end(), [](const auto& tenants) { return !tenants.empty(); });
+  return some_wait ? least_counter_ : most_counter_;
+}
 
 // Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
 // full.
@@ -353,7 +365,7 @@ void FairQueue::ForgetIdle() {
   absl::erase_if(accounts_, [&](const auto& entry) {
     TenantAccount& account = *entry.second;
     account.bucket.Refill(now, account.policy.max_tokens_per_minute);
-    return account.IsIdle() && account.bucket.IsFull() && account.counter <= IdleCounter();
+    return account.IsIdle() && account.bucket.IsFull() && account.counter <= IdleCounter(Priority::kLow);
   });
   num_kept_accounts_ = std::max<size_t>(accounts_.size(), kMinAccounts);
 }

@@ -162,7 +162,8 @@ class FairQueue {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  double IdleCounter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LiftHeldBack(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double IdleCounter(Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double PromptPrice(const Request& request) const;
 

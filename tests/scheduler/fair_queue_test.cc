@@ -75,6 +75,7 @@ struct Line {
     const auto places = queue.Reserve(tenant, Priority::kNormal, count);
     if (std::holds_alternative<QueuePlaces>(places)) return std::nullopt;
     EXPECT_GE(std::get<Refusal>(places).retry_after, absl::Seconds(1));
+    EXPECT_LE(std::get<Refusal>(places).retry_after, absl::Minutes(1));
     return std::get<Refusal>(places).reason;
   }
 
@@ -156,16 +157,61 @@ TEST(FairQueueTest, IdlingEarnsNoCredit) {
 }
 
 TEST(FairQueueTest, BeingHeldBackByACapEarnsNoCredit) {
+  struct Case {
+    bool cap_goes = false;  // or one that runs does
+    bool some_wait_in_a_lower_class = false;
+  };
+  for (const auto& [cap_goes, some_wait_in_a_lower_class] :
+       {Case{true, false}, {true, true}, {false, false}, {false, true}}) {
+    Line line;
+    line.SetPolicy("capped", {.max_running = 1});
+    for (int64_t id = 0; id < 100; ++id) line.Push(id, "capped");
+    const auto running = line.Pop();
+    for (int64_t id = 100; id < 300; ++id) line.Push(id, "free");
+    if (some_wait_in_a_lower_class) line.Push(300, "parked", {.priority = Priority::kLow});
+    EXPECT_EQ(line.PopTenants(100)["free"], 100);
+    if (cap_goes) line.SetPolicy("capped", {});
+    line.queue.Leave(*running->account);
+    for (int64_t id = 301; id < 400; ++id) line.Push(id, "free");
+    EXPECT_NEAR(line.PopTenants(20)["capped"], 10, 1) << cap_goes << some_wait_in_a_lower_class;
+  }
+}
+
+// In its own class it waits, and its counter stands still; that is no credit among those that go before it.
+TEST(FairQueueTest, WaitingInALowerClassEarnsNoCredit) {
   Line line;
-  line.SetPolicy("capped", {.max_running = 1});
-  for (int64_t id = 0; id < 100; ++id) line.Push(id, "capped");
-  const auto running = line.Pop();
-  for (int64_t id = 100; id < 300; ++id) line.Push(id, "free");
-  EXPECT_EQ(line.PopTenants(100)["free"], 100);
-  line.SetPolicy("capped", {});
-  line.queue.Leave(*running->account);
-  for (int64_t id = 300; id < 400; ++id) line.Push(id, "free");
-  EXPECT_NEAR(line.PopTenants(20)["capped"], 10, 1);
+  line.Push(0, "parked", {.priority = Priority::kLow});
+  for (int64_t id = 1; id < 300; ++id) line.Push(id, "busy");
+  EXPECT_EQ(line.PopTenants(100)["busy"], 100);
+  for (int64_t id = 300; id < 400; ++id) line.Push(id, id % 2 == 0 ? "parked" : "new");
+  std::map<std::string, int> popped = line.PopTenants(30);
+  EXPECT_NEAR(popped["parked"], 10, 1);
+  EXPECT_NEAR(popped["new"], 10, 1) << "nor for others";
+}
+
+// Nobody is served at the cost of one that comes later, so all are even then, whoever is parked meanwhile.
+TEST(FairQueueTest, WhileOnlyALowerClassWaitsAllAreEven) {
+  for (const bool parked_was_pulled : {false, true}) {
+    Line line;
+    const auto drawn = [&](const Request& request) {
+      line.queue.ChargeDrawn(std::vector<TenantAccount*>(1000, request.account));
+    };
+    line.Push(0, "parked", {.priority = Priority::kLow});
+    line.Push(1, "parked", {.priority = Priority::kLow});
+    line.Push(2, "busy");
+    const auto running = line.Pop();
+    EXPECT_EQ(running->tenant, "busy");
+    drawn(*running);
+    if (parked_was_pulled) {
+      EXPECT_EQ(line.PopTenant(), "parked");
+    }
+    int64_t id = 3;
+    for (int i = 0; i < 20; ++i) line.Push(id++, "parked");
+    for (int i = 0; i < 20; ++i) line.Push(id++, "new");
+    for (int i = 0; i < 20; ++i) line.Push(id++, "busy");
+    std::map<std::string, int> popped = line.PopTenants(30);
+    for (const char* tenant : {"parked", "new", "busy"}) EXPECT_NEAR(popped[tenant], 10, 1) << tenant;
+  }
 }
 
 TEST(FairQueueTest, AHigherClassGoesFirstWhoeverWasServedLess) {
@@ -237,6 +283,35 @@ TEST(FairQueueTest, KeepsATenantsTokensAMinute) {
   line.clock.Advance(absl::Minutes(1));
   EXPECT_EQ(line.RefusalOf("a"), std::nullopt)
       << "a clock that jumped back costs no more than what passes from then on";
+}
+
+TEST(FairQueueTest, AClockThatJumpsForwardFillsABucketAndNoMore) {
+  Line line;
+  line.SetPolicy("a", {.max_tokens_per_minute = 60});
+  line.Push(0, "a", {.prompt_tokens = 1000});
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(absl::Hours(1));
+  line.Push(1, "a", {.prompt_tokens = 59});
+  line.Push(2, "a", {.prompt_tokens = 2});  // into debt: 1
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(-absl::Hours(1));
+  EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
+  line.clock.Advance(absl::Seconds(3));
+  EXPECT_EQ(line.RefusalOf("a"), std::nullopt);
+}
+
+TEST(FairQueueTest, ADeadlineFollowsAClockThatJumps) {
+  Line line;
+  const absl::Time deadline = line.clock.Now() + absl::Seconds(10);
+  const auto late = line.Push(0, "a", {.deadline = deadline});
+  line.Push(1, "a");
+  line.clock.Advance(-absl::Hours(1));
+  const FairQueue::Pulled pulled = line.queue.Pull([](const Request&) { return Verdict::kPass; });
+  EXPECT_EQ(pulled.next_deadline, deadline);
+  EXPECT_FALSE(late->finish.has_value());
+  line.clock.Advance(absl::Hours(2));
+  EXPECT_EQ(line.Pop()->id, 1);
+  EXPECT_EQ(late->finish->status.code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST(FairQueueTest, ANewPolicyHoldsForWhatAlreadyWaits) {
@@ -345,6 +420,52 @@ TEST(FairQueueTest, RefusesWhoseFirstTokenWouldComeTooLate) {
   EXPECT_TRUE(line.queue.CheckTimeToFirstToken("other", Priority::kNormal, 10'000).has_value());
   EXPECT_EQ(line.queue.CheckTimeToFirstToken("other", Priority::kNormal, 100), std::nullopt);
   EXPECT_EQ(line.queue.CheckTimeToFirstToken("busy", Priority::kHigh, 100), std::nullopt) << "before all that wait";
+}
+
+TEST(FairQueueTest, WhoFindsNobodyBeforeItIsRefusedOnlyForItsOwnLength) {
+  struct Case {
+    const char* what;
+    int num_waiting = 0;
+    ServiceRate::Backlog backlog;
+    int64_t prompt_tokens = 0;
+    bool is_refused = false;
+  };
+  // 1000 prompt tokens a second, and a sequence ends each ten seconds.
+  const Case cases[] = {
+      {"free rows", 0, {.has_free_slots = true}, 2000, false},
+      {"too long by itself", 0, {.has_free_slots = true}, 2001, true},
+      {"all rows taken, but nobody waits", 0, {.has_free_slots = false}, 100, false},
+      {"one that waits while rows are free is about to start", 1, {.has_free_slots = true}, 100, false},
+      {"one that waits for a row", 1, {.has_free_slots = false}, 100, true},
+      {"prompts that wait", 2, {.has_free_slots = true}, 1000, true},
+      {"prompts under way", 0, {.has_free_slots = true, .num_prompt_tokens = 1901}, 100, true},
+      {"few prompts under way", 0, {.has_free_slots = true, .num_prompt_tokens = 1900}, 100, false},
+  };
+  for (const Case& c : cases) {
+    Line line({.max_time_to_first_token = absl::Seconds(2)});
+    line.Push(0, "a");
+    const auto running = line.Pop();
+    for (int64_t id = 1; id <= c.num_waiting; ++id) line.Push(id, "a", {.prompt_tokens = 501});
+    line.queue.service_rate().Observe(
+        {.took = absl::Seconds(10), .num_prompt_tokens = 10'000, .num_finished = 1, .backlog = c.backlog});
+    const auto refusal = line.queue.CheckTimeToFirstToken("a", Priority::kNormal, c.prompt_tokens);
+    EXPECT_EQ(refusal.has_value(), c.is_refused) << c.what;
+    if (refusal.has_value()) {
+      EXPECT_EQ(refusal->reason, Reason::kTooSlow);
+    }
+  }
+}
+
+// Nobody would ever be let in to make a step that says otherwise.
+TEST(FairQueueTest, WhileNothingRunsNobodyWaitsForWhatWasUnderWay) {
+  Line line({.max_time_to_first_token = absl::Seconds(2)});
+  line.Push(0, "a");
+  const auto cut_off = line.Pop();
+  line.queue.service_rate().Observe(
+      {.took = absl::Seconds(1), .num_prompt_tokens = 1000, .backlog = {.num_prompt_tokens = 100'000}});
+  EXPECT_EQ(line.RefusalOf("b"), Reason::kTooSlow);
+  line.queue.Leave(*cut_off->account);
+  EXPECT_EQ(line.RefusalOf("b"), std::nullopt);
 }
 
 TEST(FairQueueTest, TellsHowFarTenantsAreApart) {

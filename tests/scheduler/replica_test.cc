@@ -56,9 +56,8 @@ std::vector<int32_t> Expected(int64_t id, int count) {
 
 // Replicas of one queue, each with its thread.
 struct Group {
-  explicit Group(int num_replicas, const EngineLimits& limits = kLimits,
-                 absl::Duration max_affinity_wait = absl::Milliseconds(200))
-      : dispatcher({.num_replicas = num_replicas, .max_affinity_wait = max_affinity_wait}, queue, clock) {
+  explicit Group(int num_replicas, const EngineLimits& limits = kLimits)
+      : dispatcher({.num_replicas = num_replicas}, queue, clock) {
     for (int id = 0; id < num_replicas; ++id) {
       auto engine = std::make_unique<FakeEngine>(limits);
       engines.push_back(engine.get());
@@ -167,40 +166,6 @@ TEST(ReplicaTest, WhenNoReplicaIsLeftEverythingEnds) {
   group.replicas[0]->Join();
   group.queue.Fail(absl::UnavailableError("nobody is left"));
   for (const auto& sink : sinks) EXPECT_EQ(sink->finish->status.message(), "nobody is left");
-}
-
-// Without threads: the replica that has a prefix gets the request, although the other asks first.
-TEST(DispatcherTest, ARequestWaitsAMomentForTheReplicaWithItsPrefix) {
-  Group group(2, kLimits, absl::Hours(1));
-  Push(group.queue, 0, 2, {.shares_prefix = true});
-  Replica& warm = *group.replicas[0];
-  Replica& cold = *group.replicas[1];
-  for (warm.PullWork(); warm.HasWork(); warm.Publish()) {
-    warm.SubmitSteps();
-    warm.FinishStep();
-  }
-  // Of its 5 tokens the first block of 4 can be taken up.
-  auto request = std::make_unique<Request>();
-  request->id = 1;
-  request->prompt = PromptOf(0);
-  request->prompt.push_back(9);
-  request->stop.max_tokens = 2;
-  request->prefix_scope = ScopeKey("a", "", "");
-  request->prefix_keys = PrefixKeys(*request->prefix_scope, request->prompt, kLimits.block_size);
-  request->sink = std::make_shared<RecordingSink>();
-  auto places = group.queue.Reserve("a", Priority::kNormal, 1);
-  ASSERT_TRUE(group.queue.Push(std::get<QueuePlaces>(places), request));
-  cold.PullWork();
-  EXPECT_FALSE(cold.HasWork());
-  EXPECT_LT(cold.look_again(), absl::InfiniteFuture());
-  warm.PullWork();
-  EXPECT_TRUE(warm.HasWork());
-  while (warm.HasWork()) {
-    warm.SubmitSteps();
-    warm.FinishStep();
-    warm.Publish();
-  }
-  EXPECT_EQ(warm.stats().num_cached_tokens, 4);
 }
 
 }  // namespace

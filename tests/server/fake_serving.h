@@ -51,7 +51,7 @@ class MortalEngine final : public Engine {
 struct FakeServingOptions {
   int max_queued_requests = 64;
   bool leave_room = false;    // in the queue, for other tenants
-  bool start_replica = true;  // false: everything waits in the queue until the test starts a replica
+  bool start_replica = true;  // false: everything waits in the queue until the test starts a replica, or turns it
   int num_replicas = 1;
   std::vector<int64_t> steps_to_live;  // of the first replicas' engines; the others live on
   absl::Duration max_ttft = absl::InfiniteDuration();
@@ -115,6 +115,15 @@ class FakeServing {
     queue.Close();
     for (const auto& replica : replicas) replica->Join();
     metrics.SetStatsSource(nullptr);
+  }
+
+  // One turn of the main loop of a replica that was not started.
+  void Turn(size_t id = 0) {
+    Replica& replica = *replicas[id];
+    replica.PullWork();
+    replica.SubmitSteps();
+    if (replica.HasInFlight()) replica.FinishStep();
+    replica.Publish();
   }
 
   // What a request with this prompt and seed draws, as text.

@@ -255,6 +255,33 @@ TEST_F(GrpcTest, ACancelledCallEndsItsGeneration) {
   }
 }
 
+TEST_F(GrpcTest, AClientThatLeavesFreesItsBlocksAndDisturbsNobody) {
+  FakeServing by_hand({.start_replica = false});
+  Start(nullptr, /*attach=*/false);
+  server_->AttachService(*by_hand.service);
+  const Replica& replica = *by_hand.replicas[0];
+  grpc::ClientContext stays, leaves;
+  const auto kept = stub_->Generate(&stays, Request({1}, 200));
+  const auto left = stub_->Generate(&leaves, Request({2}, 200));
+  while (by_hand.queue.size() < 2) absl::SleepFor(absl::Milliseconds(1));
+  for (int turn = 0; turn < 20; ++turn) by_hand.Turn();
+  EXPECT_EQ(replica.stats().num_free_blocks, FakeServing::kNumBlocks - 4) << "two each";
+  v1::GenerateResponse message;
+  EXPECT_TRUE(left->Read(&message));
+  leaves.TryCancel();
+  while (by_hand.service->num_active() > 1) absl::SleepFor(absl::Milliseconds(1));
+  for (int turn = 0; turn < 2; ++turn) by_hand.Turn();
+  EXPECT_EQ(replica.stats().num_running, 1);
+  EXPECT_EQ(replica.stats().num_free_blocks, FakeServing::kNumBlocks - 2);
+  while (replica.HasWork()) by_hand.Turn();
+  std::string text;
+  while (kept->Read(&message)) text += message.text();
+  EXPECT_TRUE(kept->Finish().ok());
+  EXPECT_EQ(text, by_hand.ExpectedText({1}, 7, 200));
+  EXPECT_EQ(left->Finish().error_code(), grpc::CANCELLED);
+  server_.reset();  // before its service
+}
+
 TEST_F(GrpcTest, BoundsTheBytesOfAllMessagesTogether) {
   Start();
   MemoryBudget::Hold others(request_bytes_);

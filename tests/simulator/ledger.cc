@@ -15,6 +15,13 @@ constexpr double kNone = std::numeric_limits<double>::infinity();
 // Sums of the same numbers in another order.
 double Slack(double value) { return 1e-9 * (1 + std::abs(value)); }
 
+// Of the classes in which a tenant waits; the lowest if it doesn't.
+Priority HighestWaiting(const TenantAccount& account) {
+  int c = kNumPriorities - 1;
+  while (c > 0 && account.waiting[static_cast<size_t>(c)].empty()) --c;
+  return static_cast<Priority>(c);
+}
+
 }  // namespace
 
 void Ledger::OnReserve(int tenant, int64_t count, const std::variant<QueuePlaces, Refusal>& answer) {
@@ -89,13 +96,14 @@ double Ledger::LeastOfOthers(const TenantAccount* account, Priority priority) co
   return least;
 }
 
-// Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits, to
-// whoever was ever served most; and otherwise to the tenant that was last pulled from.
+// Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits in
+// this class or a higher one, to whoever was ever served most; and otherwise to the tenant that was last pulled from.
 std::pair<double, double> Ledger::LiftOf(const TenantAccount* account, Priority priority) const {
   const double least = LeastOfOthers(account, priority);
   if (least < kNone) return {least, least};
-  const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(),
-                                     [](const SimRequest* request) { return request->where == SimRequest::kWaiting; });
+  const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* request) {
+    return request->where == SimRequest::kWaiting && request->raw->priority >= priority;
+  });
   return some_wait ? std::pair(least_pulled_, most_pulled_) : std::pair(least_most_, most_most_);
 }
 
@@ -136,7 +144,7 @@ void Ledger::Begin() {
     tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
 
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
-    if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account, Priority::kLow);
+    if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account, HighestWaiting(*tenant.account));
   }
 }
 
@@ -206,7 +214,7 @@ void Ledger::CheckCounter(int index, Tenant& tenant) {
 
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
 void Ledger::CheckLift(const Tenant& tenant) const {
-  const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account, Priority::kLow));
+  const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account, HighestWaiting(*tenant.account)));
   if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
   if (tenant.least_of_others == kNone) return;
   CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");
