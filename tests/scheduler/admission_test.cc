@@ -197,5 +197,20 @@ TEST(SchedulerTest, SuspectsRunApart) {
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(sinks[i]->tokens, Expected(Prompt(6, static_cast<int>(i)), i, 6));
 }
 
+TEST(AdmissionTest, OneThatIsTooLargeIsToldFromOneThatHasNoRow) {
+  SteppedScheduler bench(Limits(12, 4, 3, 64));
+  bench.Add(Prompt(24, 1), 8);
+  bench.Step();
+  bench.Add(Prompt(30, 2), 8);
+  bench.Add(Prompt(4, 3), 8);
+  EXPECT_EQ(bench.scheduler.Judge(*bench.line[0]), Verdict::kTooLarge);
+  EXPECT_EQ(bench.scheduler.Judge(*bench.line[1]), Verdict::kTake);
+  SteppedScheduler full(Limits(12, 4, 1, 64));
+  full.Add(Prompt(4, 1), 8);
+  full.Step();
+  full.Add(Prompt(4, 2), 8);
+  EXPECT_EQ(full.scheduler.Judge(*full.line[0]), Verdict::kBlocked);
+}
+
 }  // namespace
 }  // namespace weft

@@ -118,6 +118,31 @@ TEST(FairQueueTest, SharesServiceByWeight) {
   EXPECT_NEAR(line.PopTenants(100)["heavy"], 80, 2);
 }
 
+TEST(FairQueueTest, OfEqualsWhoRunsLessComesFirst) {
+  Line line;
+  line.Push(0, "runs");
+  const auto running = line.Pop();
+  line.Push(1, "runs");
+  line.Push(2, "new");  // lifted to the counter of the other
+  EXPECT_EQ(line.PopTenant(), "new");
+  EXPECT_EQ(line.PopTenant(), "runs");
+}
+
+TEST(FairQueueTest, FewOvertakeOneThatIsTooLarge) {
+  Line line;
+  line.Push(0, "a", {.prompt_tokens = 1000});
+  for (int64_t id = 1; id < 30; ++id) line.Push(id, "a");
+  const auto judge = [](const Request& r) { return r.prompt.size() > 100 ? Verdict::kTooLarge : Verdict::kTake; };
+  int num_overtakers = 0;
+  while (auto request = line.queue.Pull(judge).request) {
+    line.queue.Leave(*request->account);
+    ++num_overtakers;
+  }
+  EXPECT_GT(num_overtakers, 2);
+  EXPECT_LT(num_overtakers, 20);
+  EXPECT_EQ(line.Pop()->id, 0) << "the first, once it fits";
+}
+
 TEST(FairQueueTest, AScoredPromptCostsMore) {
   Line line;
   for (int64_t id = 0; id < 200; ++id) line.Push(id, id % 2 == 0 ? "scores" : "plain", {.score_prompt = id % 2 == 0});

@@ -233,6 +233,22 @@ TEST(SchedulerTest, PromptsTakeTheirShareWhileOthersDecode) {
   EXPECT_EQ(bench.scheduler.Schedule().num_tokens(), 1 + 20);
 }
 
+TEST(SchedulerTest, PromptsShareAStepByTheirTenantsWeights) {
+  TenantAccount heavy, light;
+  SteppedScheduler bench(Limits(256, 4, 4, 40));
+  bench.Add(Prompt(240, 1), 1, {.account = &heavy});
+  bench.line.back()->weight = 3;
+  for (int i = 2; i < 4; ++i) bench.Add(Prompt(240, i), 1, {.account = &light});
+  bench.Pull();
+  const Batch& batch = bench.scheduler.Schedule();
+  ASSERT_EQ(batch.num_rows(), 3);
+  std::vector<int> tokens(3);  // by slot, in the order of their start
+  for (size_t row = 0; row < 3; ++row) {
+    tokens[static_cast<size_t>(batch.slots[row])] = batch.row_begin[row + 1] - batch.row_begin[row];
+  }
+  EXPECT_EQ(tokens, (std::vector<int>{30, 5, 5}));
+}
+
 TEST(SchedulerTest, ADeadlineEndsWhatRuns) {
   SteppedScheduler bench(Limits(64, 4, 2, 16));
   const auto sink = bench.Add(Prompt(6, 1), 200);
