@@ -208,7 +208,7 @@ TEST(FairQueueTest, WaitingInALowerClassEarnsNoCredit) {
   line.Push(0, "parked", {.priority = Priority::kLow});
   for (int64_t id = 1; id < 300; ++id) line.Push(id, "busy");
   EXPECT_EQ(line.PopTenants(100)["busy"], 100);
-  for (int64_t id = 300; id < 400; ++id) line.Push(id, id % 2 == 0 ? "parked" : "new");
+  for (int64_t id = 300; id < 400; ++id) line.Push(id, id % 2 == 0 ? "new" : "parked");
   std::map<std::string, int> popped = line.PopTenants(30);
   EXPECT_NEAR(popped["parked"], 10, 1);
   EXPECT_NEAR(popped["new"], 10, 1) << "nor for others";
@@ -328,15 +328,16 @@ TEST(FairQueueTest, AClockThatJumpsForwardFillsABucketAndNoMore) {
 TEST(FairQueueTest, ADeadlineFollowsAClockThatJumps) {
   Line line;
   const absl::Time deadline = line.clock.Now() + absl::Seconds(10);
-  const auto late = line.Push(0, "a", {.deadline = deadline});
-  line.Push(1, "a");
+  line.Push(0, "a");
+  const auto late = line.Push(1, "a", {.deadline = deadline});
+  const auto nothing_fits = [](const Request&) { return Verdict::kBlocked; };
   line.clock.Advance(-absl::Hours(1));
-  const FairQueue::Pulled pulled = line.queue.Pull([](const Request&) { return Verdict::kPass; });
-  EXPECT_EQ(pulled.next_deadline, deadline);
+  EXPECT_EQ(line.queue.Pull(nothing_fits).next_deadline, deadline);
   EXPECT_FALSE(late->finish.has_value());
   line.clock.Advance(absl::Hours(2));
-  EXPECT_EQ(line.Pop()->id, 1);
-  EXPECT_EQ(late->finish->status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(line.queue.Pull(nothing_fits).next_deadline, absl::InfiniteFuture());
+  EXPECT_EQ(late->finish->status.code(), absl::StatusCode::kDeadlineExceeded) << "behind whoever is too large";
+  EXPECT_EQ(line.Pop()->id, 0);
 }
 
 TEST(FairQueueTest, ANewPolicyHoldsForWhatAlreadyWaits) {
