@@ -23,7 +23,7 @@ void OpRecorder::End() {
 
 void OpRecorder::AddWaiting(Clock::duration time) {
   const absl::MutexLock lock(&mutex_);
-  stats_.ops[static_cast<size_t>(op_)].waiting += absl::FromChrono(time);
+  if (in_op_) stats_.ops[static_cast<size_t>(op_)].waiting += absl::FromChrono(time);
 }
 
 CommStats OpRecorder::stats() const {

@@ -31,7 +31,7 @@ class OpRecorder {
 
   // The ranks that the op waits for, bit r for rank r.
   void SetMissing(uint64_t ranks) { missing_.store(ranks, std::memory_order_relaxed); }
-  // Time that the op has spent waiting.
+  // Time that the op has spent waiting; between ops, as when a group meets, it isn't counted.
   void AddWaiting(Clock::duration time);
 
   CommStats stats() const;
