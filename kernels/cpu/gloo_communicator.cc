@@ -129,7 +129,7 @@ absl::Status GlooCommunicator::MeetPeers(Rendezvous& store) {
       ASSIGN_OR_RETURN(const std::string address, store.Get(AddressKey(peer, rank()), options_.timeout));
       context_->getPair(peer)->connect(std::vector<char>(address.begin(), address.end()));
       for (auto* links : {&group_, &messages_}) {
-        const uint64_t tag = links == &group_ ? 0 : 1;
+        const uint64_t tag = links == &group_ ? 0 : 2;
         (*links)[static_cast<size_t>(peer)] = std::make_unique<GlooLink>(
             context_, *waiter_,
             GlooLink::Options{peer, tag, options_.frame_bytes, static_cast<size_t>(options_.num_frames)});

@@ -13,37 +13,80 @@
 
 namespace weft::cpu {
 
-absl::Status GlooWaiter::Await(gloo::transport::UnboundBuffer& buffer, bool receiving) {
-  {
-    const absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) return status_;
-    awaited_ = &buffer;
-  }
+namespace {
+
+constexpr absl::Duration kNudgeEvery = absl::Milliseconds(100);
+
+}  // namespace
+
+GlooWaiter::GlooWaiter(absl::Duration timeout) : timeout_(timeout), nudger_([this] { NudgeNowAndThen(); }) {}
+
+GlooWaiter::~GlooWaiter() {
+  stopping_.Notify();
+  nudger_.join();
+}
+
+absl::Status GlooWaiter::Await(gloo::transport::UnboundBuffer& buffer, For what,
+                               gloo::transport::UnboundBuffer& probe) {
   const absl::Time deadline = absl::Now() + timeout_;
-  absl::Status status;
-  try {
-    const std::chrono::milliseconds timeout = absl::ToChronoMilliseconds(timeout_);
-    const bool done = receiving ? buffer.waitRecv(timeout) : buffer.waitSend(timeout);
-    if (!done) status = absl::AbortedError("the wait was ended");
-  } catch (const std::exception& error) {
-    // Gloo tells a timeout from a closed connection in its words alone.
-    status = absl::Now() >= deadline
-                 ? absl::DeadlineExceededError(absl::StrCat("no answer within ", absl::FormatDuration(timeout_)))
-                 : absl::UnavailableError(error.what());
+  Result result{Outcome::kNudged, ""};
+  while (result.outcome == Outcome::kNudged) {
+    {
+      const absl::MutexLock lock(&mutex_);
+      if (!status_.ok()) return status_;
+      awaited_ = &buffer;
+      ++num_waits_;
+    }
+    result = WaitOnce(buffer, what, std::max(deadline - absl::Now(), absl::Milliseconds(1)));
+    {
+      const absl::MutexLock lock(&mutex_);
+      awaited_ = nullptr;
+      if (!status_.ok()) return status_;
+    }
+    if (result.outcome != Outcome::kNudged) break;
+    probe.abortWaitRecv();
+    const bool open = WaitOnce(probe, For::kReceived, timeout_).outcome == Outcome::kNudged;
+    // What was done before the connection closed is there at once; the rest will never be.
+    if (!open) result = WaitOnce(buffer, what, absl::Milliseconds(1));
+    if (!open && result.outcome != Outcome::kDone) return absl::UnavailableError("the connection was closed");
   }
-  const absl::MutexLock lock(&mutex_);
-  awaited_ = nullptr;
-  return status_.ok() ? status : status_;
+  if (result.outcome == Outcome::kDone) return absl::OkStatus();
+  // Gloo tells a timeout from a closed connection in its words alone.
+  if (absl::Now() < deadline) return absl::UnavailableError(result.error);
+  return absl::DeadlineExceededError(absl::StrCat("no answer within ", absl::FormatDuration(timeout_)));
+}
+
+// Gloo closes all connections when this times out.
+GlooWaiter::Result GlooWaiter::WaitOnce(gloo::transport::UnboundBuffer& buffer, For what, absl::Duration timeout) {
+  try {
+    const std::chrono::milliseconds limit = absl::ToChronoMilliseconds(timeout) + std::chrono::milliseconds(1);
+    const bool done = what == For::kReceived ? buffer.waitRecv(limit) : buffer.waitSend(limit);
+    return {done ? Outcome::kDone : Outcome::kNudged, ""};
+  } catch (const std::exception& error) {
+    return {Outcome::kFailed, error.what()};
+  }
+}
+
+void GlooWaiter::NudgeNowAndThen() {
+  int64_t seen = -1;
+  while (!stopping_.WaitForNotificationWithTimeout(kNudgeEvery)) {
+    const absl::MutexLock lock(&mutex_);
+    if (awaited_ != nullptr && num_waits_ == seen) Nudge();
+    seen = num_waits_;
+  }
+}
+
+// Ends the wait once, whichever of the two it is; also one that is just about to begin.
+void GlooWaiter::Nudge() {
+  awaited_->abortWaitRecv();
+  awaited_->abortWaitSend();
 }
 
 void GlooWaiter::Abort(absl::Status status) {
   CHECK(!status.ok(), "an abort has a reason");
   const absl::MutexLock lock(&mutex_);
   if (status_.ok()) status_ = std::move(status);
-  if (awaited_ == nullptr) return;
-  // Whichever of the two it waits in; also one that it is just about to enter.
-  awaited_->abortWaitRecv();
-  awaited_->abortWaitSend();
+  if (awaited_ != nullptr) Nudge();
 }
 
 absl::Status GlooWaiter::status() const {
@@ -54,7 +97,7 @@ absl::Status GlooWaiter::status() const {
 GlooLink::GlooLink(const std::shared_ptr<gloo::transport::Context>& context, GlooWaiter& waiter, const Options& options)
     : waiter_(waiter), options_(options) {
   const size_t slot_bytes = (sizeof(GlooFrame) + options_.frame_bytes + 63) / 64 * 64;
-  absl::StatusOr<Buffer> memory = AllocateMemory((2 * options_.num_frames + 1) * slot_bytes);
+  absl::StatusOr<Buffer> memory = AllocateMemory((2 * options_.num_frames + 2) * slot_bytes);
   if (!memory.ok()) throw std::bad_alloc();
   memory_ = *std::move(memory);
   char* next = memory_.As<char>();
@@ -64,6 +107,8 @@ GlooLink::GlooLink(const std::shared_ptr<gloo::transport::Context>& context, Glo
     receiving_.push_back(make_slot());
   }
   abort_ = make_slot();
+  probe_ = make_slot();
+  probe_.buffer->recv(options_.peer, options_.tag + 1);
   for (Slot& slot : receiving_) {
     slot.buffer->recv(options_.peer, options_.tag);
     slot.pending = true;
@@ -77,9 +122,13 @@ GlooLink::Slot GlooLink::MakeSlot(gloo::transport::Context& context, char* data)
   return slot;
 }
 
+absl::Status GlooLink::Await(Slot& slot, GlooWaiter::For what) {
+  return waiter_.Await(*slot.buffer, what, *probe_.buffer);
+}
+
 absl::Status GlooLink::Send(GlooFrame frame, const void* payload) {
   Slot& slot = sending_[num_sent_++ % sending_.size()];
-  if (slot.pending) RETURN_IF_ERROR(waiter_.AwaitSend(*slot.buffer));
+  if (slot.pending) RETURN_IF_ERROR(Await(slot, GlooWaiter::For::kSent));
   std::memcpy(slot.data, &frame, sizeof(frame));
   CopyBytes(slot.data + sizeof(frame), payload, frame.payload_bytes);
   try {
@@ -94,7 +143,7 @@ absl::Status GlooLink::Send(GlooFrame frame, const void* payload) {
 absl::StatusOr<GlooLink::Received> GlooLink::Receive() {
   Slot& slot = receiving_[num_received_ % receiving_.size()];
   if (!slot.pending) return absl::UnavailableError("the connection was closed");
-  RETURN_IF_ERROR(waiter_.AwaitRecv(*slot.buffer));
+  RETURN_IF_ERROR(Await(slot, GlooWaiter::For::kReceived));
   ++num_received_;
   slot.pending = false;
   Received received;
@@ -117,7 +166,7 @@ void GlooLink::Release() {
 absl::Status GlooLink::Flush() {
   for (Slot& slot : sending_) {
     if (!std::exchange(slot.pending, false)) continue;
-    RETURN_IF_ERROR(waiter_.AwaitSend(*slot.buffer));
+    RETURN_IF_ERROR(Await(slot, GlooWaiter::For::kSent));
   }
   return absl::OkStatus();
 }

@@ -10,38 +10,58 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "kernels/cpu/collective.h"
 #include "kernels/tensor.h"
 
 namespace weft::cpu {
 
-// Waits for Gloo's buffers, and ends them from any thread. Shared by the links of one rank.
+// Waits for Gloo's buffers, and ends the waits from any thread. Shared by the links of one rank.
+//
+// When a connection closes, Gloo forgets to tell a buffer that it is in the middle of receiving, or has queued to send.
+// So a thread here looks now and then whether a wait goes on, and if so has it look at its connection.
 class GlooWaiter {
  public:
-  explicit GlooWaiter(absl::Duration timeout) : timeout_(timeout) {}
+  explicit GlooWaiter(absl::Duration timeout);
+  ~GlooWaiter();
+  GlooWaiter(const GlooWaiter&) = delete;
+  GlooWaiter& operator=(const GlooWaiter&) = delete;
 
-  // Waits for `buffer` to be received into or sent. Errors: those of Abort; DeadlineExceeded; Unavailable when the
-  // connection is gone. One thread waits at a time.
-  absl::Status AwaitRecv(gloo::transport::UnboundBuffer& buffer) { return Await(buffer, true); }
-  absl::Status AwaitSend(gloo::transport::UnboundBuffer& buffer) { return Await(buffer, false); }
+  // Waits for `buffer` to be received into or sent. `probe` is posted to receive what its peer never sends: it fails
+  // when the connection closes. Errors: those of Abort; DeadlineExceeded; Unavailable when the connection is gone. One
+  // thread waits at a time.
+  enum class For { kReceived, kSent };
+  absl::Status Await(gloo::transport::UnboundBuffer& buffer, For what, gloo::transport::UnboundBuffer& probe);
   // Ends the wait there is and all to come. The first status stays.
   void Abort(absl::Status status);
   absl::Status status() const;
 
  private:
-  absl::Status Await(gloo::transport::UnboundBuffer& buffer, bool receiving);
+  enum class Outcome { kDone, kNudged, kFailed };
+  struct Result {
+    Outcome outcome;
+    std::string error;  // with kFailed
+  };
+  static Result WaitOnce(gloo::transport::UnboundBuffer& buffer, For what, absl::Duration timeout);
+  void NudgeNowAndThen();
+  void Nudge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration timeout_;
   mutable absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   gloo::transport::UnboundBuffer* awaited_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  int64_t num_waits_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Notification stopping_;
+  std::thread nudger_;
 };
 
 struct GlooFrame {
@@ -59,7 +79,7 @@ class GlooLink {
  public:
   struct Options {
     int peer = 0;
-    uint64_t tag = 0;        // of this link among those to its peer
+    uint64_t tag = 0;        // of this link among those to its peer; it uses tag + 1 too
     size_t frame_bytes = 0;  // payload
     size_t num_frames = 0;   // posted by each side
   };
@@ -91,12 +111,13 @@ class GlooLink {
     bool pending = false;  // receiving: it is posted; sending: it may not have left
   };
   Slot MakeSlot(gloo::transport::Context& context, char* data) const;
+  absl::Status Await(Slot& slot, GlooWaiter::For what);
 
   GlooWaiter& waiter_;
   const Options options_;
   Buffer memory_;
   std::vector<Slot> sending_, receiving_;
-  Slot abort_;
+  Slot abort_, probe_;
   uint64_t num_sent_ = 0;
   uint64_t num_received_ = 0;
   uint64_t num_released_ = 0;

@@ -36,8 +36,8 @@ void Pause() {
 }
 
 // The ranks may be processes, so these are not the private kind.
-void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected) {
-  syscall(SYS_futex, &word, FUTEX_WAIT, expected, nullptr, nullptr, 0);
+void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, const timespec* timeout = nullptr) {
+  syscall(SYS_futex, &word, FUTEX_WAIT, expected, timeout, nullptr, 0);
 }
 
 void FutexWakeAll(const std::atomic<uint32_t>& word) {
@@ -174,22 +174,29 @@ ShmSlot& ShmSegment::slot(int source, int destination, uint64_t number) {
 
 void ShmSegment::Abort(const absl::Status& status) {
   CHECK(!status.ok(), "an abort has a reason");
-  uint32_t none = 0;
-  if (abort_->state.compare_exchange_strong(none, 1)) {
+  uint32_t state = 0;
+  if (abort_->state.compare_exchange_strong(state, 1)) {
     abort_->code = static_cast<uint32_t>(status.code());
     const size_t length = std::min(status.message().size(), sizeof(abort_->message) - 1);
     CopyBytes(abort_->message, status.message().data(), length);
     abort_->message[length] = 0;
-    abort_->state.store(2);
+    state = 1;
+    abort_->state.compare_exchange_strong(state, 2);
+    FutexWakeAll(abort_->state);
+  } else if (state == 1) {
+    // Another is writing, or has died over it: that must not keep the group from its end.
+    const timespec patience{1, 0};
+    FutexWait(abort_->state, 1, &patience);
+    state = 1;
+    abort_->state.compare_exchange_strong(state, 3);
   }
   for (int r = 0; r < options_.num_ranks; ++r) Ring(ranks_[r]);
 }
 
 absl::Status ShmSegment::status() const {
   const uint32_t state = abort_->state.load();
-  if (state == 0) return absl::OkStatus();
-  // Somebody is about to write the reason, or died over it.
-  if (state != 2) return absl::AbortedError("the group was aborted");
+  if (state < 2) return absl::OkStatus();
+  if (state > 2) return absl::AbortedError("the group was aborted");
   const uint32_t code = abort_->code;
   const bool known = code >= 1 && code <= 16;
   return absl::Status(known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,

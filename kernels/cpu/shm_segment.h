@@ -39,8 +39,9 @@ struct ShmHeader {
 };
 
 struct alignas(64) ShmAbort {
-  std::atomic<uint32_t> state;  // 0: none; 1: somebody writes the rest; 2: written
-  uint32_t code;                // of absl::StatusCode
+  // 0: none; 1: somebody writes the rest; 2: written; else the reason is lost, with a process that died over it.
+  std::atomic<uint32_t> state;
+  uint32_t code;  // of absl::StatusCode
   char message[504];
 };
 
@@ -85,7 +86,7 @@ class ShmSegment {
   // Ends all ranks' ops in all processes; `status` isn't OK, and the first stays. Any thread of any process that has
   // the segment mapped may call it: a parent does so for a child that died.
   void Abort(const absl::Status& status);
-  bool aborted() const { return abort_->state.load() != 0; }
+  bool aborted() const { return abort_->state.load() > 1; }
   // What it was aborted with, or OK.
   absl::Status status() const;
 

@@ -127,7 +127,7 @@ TEST(GlooCommunicatorTest, HandsTheReasonOn) {
     EXPECT_FALSE(comm.status().ok());
     words[0] += absl::StrContains(comm.status().message(), "rank 2's own words") ? 1 : 0;
   });
-  EXPECT_GE(words[0].load(), 2) << "itself, and the first that it was heard by";
+  EXPECT_GE(words[0].load(), 1) << "others hear it unless the connection closes first";
 }
 
 }  // namespace

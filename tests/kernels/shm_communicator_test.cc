@@ -118,13 +118,14 @@ TEST(ShmSegmentTest, CutsALongReasonAndDoubtsAStrangeOne) {
   EXPECT_GT(segment->status().message().size(), 400u);
   EXPECT_LT(segment->status().message().size(), 600u);
 
-  // A process that died over its last words has left state 1; a mad one, anything.
+  // A process that died over its last words has left 1; a mad one, anything.
   for (const uint32_t word : {1u, 7u}) {
     const std::unique_ptr<ShmSegment> strange = ShmSegment::Create(kSmall).value();
-    const off_t state = 64;
-    ASSERT_EQ(pwrite(strange->fd(), &word, sizeof(word), state), static_cast<ssize_t>(sizeof(word)));
-    EXPECT_FALSE(strange->status().ok());
-    EXPECT_TRUE(strange->aborted());
+    constexpr off_t kState = 64;
+    ASSERT_EQ(pwrite(strange->fd(), &word, sizeof(word), kState), static_cast<ssize_t>(sizeof(word)));
+    EXPECT_EQ(strange->aborted(), word != 1);
+    strange->Abort(absl::InternalError("too late to be heard"));
+    EXPECT_TRUE(absl::IsAborted(strange->status())) << strange->status();
   }
 }
 
