@@ -109,7 +109,7 @@ struct SampledToken {
 struct StepResult {
   int64_t step = 0;
   std::vector<SampledToken> tokens;
-  absl::Duration compute_time;  // the worker's time on this step
+  absl::Duration compute_time;  // the last stage's time on this step, with what it waited for the stages before
 };
 
 }  // namespace weft

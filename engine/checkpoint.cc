@@ -42,9 +42,8 @@ const Checkpoint::Entry* Checkpoint::Find(absl::string_view name) const {
   return it == entries_.end() ? nullptr : &it->second;
 }
 
-absl::Status Checkpoint::Read(const Entry& entry, void* out) const {
-  const uint64_t offset = data_begins_[entry.shard] + entry.info.begin;
-  return shards_[entry.shard].Read(offset, static_cast<size_t>(entry.info.end - entry.info.begin), out);
+absl::Status Checkpoint::Read(const Entry& entry, uint64_t offset, size_t bytes, void* out) const {
+  return shards_[entry.shard].Read(data_begins_[entry.shard] + entry.info.begin + offset, bytes, out);
 }
 
 absl::Status Checkpoint::AddShard(ModelFile file) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -38,8 +39,8 @@ class Checkpoint {
   const Entry* Find(absl::string_view name) const;
   const std::string& FileOf(const Entry& entry) const { return shards_[entry.shard].path(); }
 
-  // Fills out[0 .. info.end - info.begin).
-  absl::Status Read(const Entry& entry, void* out) const;
+  // Fills out[0 .. bytes) from the tensor's byte `offset` on; it has them.
+  absl::Status Read(const Entry& entry, uint64_t offset, size_t bytes, void* out) const;
 
  private:
   absl::Status AddShard(ModelFile file);

@@ -50,16 +50,15 @@ std::array<uint16_t, kQuantiles> MakeQuantiles() {
 
 }  // namespace
 
-void FillDummyTensor(uint64_t seed, absl::string_view name, absl::Span<uint16_t> out) {
+void FillDummyTensor(uint64_t seed, absl::string_view name, uint64_t first, absl::Span<uint16_t> out) {
   static const std::array<uint16_t, kQuantiles> kValues = MakeQuantiles();
   const uint64_t key = Mix(seed + kGolden) ^ Hash(name);
-  constexpr size_t kDrawsPerWord = 5;  // of 12 bits
+  constexpr uint64_t kDrawsPerWord = 5;  // of 12 bits
+  uint64_t draw = first % kDrawsPerWord;
   size_t i = 0;
-  for (uint64_t counter = 1; i < out.size(); ++counter) {
-    uint64_t word = Mix(key + counter * kGolden);
-    for (size_t draw = 0; draw < kDrawsPerWord && i < out.size(); ++draw, word >>= 12) {
-      out[i++] = kValues[word % kQuantiles];
-    }
+  for (uint64_t counter = first / kDrawsPerWord + 1; i < out.size(); ++counter, draw = 0) {
+    uint64_t word = Mix(key + counter * kGolden) >> (12 * draw);
+    for (; draw < kDrawsPerWord && i < out.size(); ++draw, word >>= 12) out[i++] = kValues[word % kQuantiles];
   }
 }
 

@@ -8,8 +8,9 @@
 
 namespace weft {
 
-// Fills `out` with BF16 numbers, normal with standard deviation 0.02: a pure function of (seed, name). One core makes
-// about 10^9 a second, so that memory and not arithmetic bounds a start.
-void FillDummyTensor(uint64_t seed, absl::string_view name, absl::Span<uint16_t> out);
+// Fills `out` with the elements of a tensor from `first` on: BF16 numbers, normal with standard deviation 0.02, each a
+// pure function of (seed, name, its place). One core makes about 10^9 a second, so that memory and not arithmetic
+// bounds a start.
+void FillDummyTensor(uint64_t seed, absl::string_view name, uint64_t first, absl::Span<uint16_t> out);
 
 }  // namespace weft

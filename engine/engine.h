@@ -19,6 +19,7 @@ struct EngineLimits {
   int max_num_seqs = 0;            // slots, and rows a step
   int max_num_batched_tokens = 0;  // tokens a step
   int32_t vocab_size = 0;
+  int num_stages = 1;       // of the pipeline: so many batches, of different sequences, keep all stages busy
   int max_num_scores = 64;  // prompt tokens scored in a step; bounds the logits: 4 bytes x vocab_size each
 
   int max_num_logits() const { return max_num_seqs + max_num_scores; }  // rows of logits a step
@@ -30,7 +31,7 @@ class Engine {
 
   virtual const EngineLimits& limits() const = 0;
 
-  // True while another batch may be submitted: one step may wait while one executes, so the device never idles.
+  // True while another batch may be submitted: for each stage one may wait while one executes, so no device idles.
   virtual bool HasRoom() const = 0;
   virtual bool HasInFlight() const = 0;
 

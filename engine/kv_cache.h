@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model_config.h"
+#include "engine/parallel_plan.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
 
@@ -21,17 +22,17 @@ class KvCache {
     DType dtype = DType::kF32;
   };
 
-  // Errors: ResourceExhausted, naming the bytes.
-  static absl::StatusOr<KvCache> Allocate(const ModelConfig& config, const Options& options, Backend& backend);
+  // The layers and heads that `plan` gives the rank. Errors: ResourceExhausted, naming the bytes.
+  static absl::StatusOr<KvCache> Allocate(const ModelConfig& config, const ParallelPlan& plan, const Options& options,
+                                          Backend& backend);
 
-  // Bytes of one block over all layers.
-  static int64_t BlockBytes(const ModelConfig& config, int block_size, DType dtype);
+  // Bytes of one block over all layers of the rank.
+  static int64_t BlockBytes(const ModelConfig& config, const ParallelPlan& plan, int block_size, DType dtype);
 
-  KvView Layer(int layer) const;
+  KvView Layer(int layer) const;  // of the rank's, from 0
 
  private:
-  KvCache(const ModelConfig& config, const Options& options)
-      : view_{nullptr, nullptr, options.dtype, config.num_kv_heads, options.block_size, config.head_dim} {}
+  explicit KvCache(const KvView& view) : view_(view) {}
 
   KvView view_;  // but for the pointers
   std::vector<Buffer> keys_;

@@ -1,4 +1,5 @@
-// The decoder forward pass, written once in Backend ops. Families differ by the fields of ModelConfig.
+// The decoder forward pass, written once in Backend ops. Families differ by the fields of ModelConfig; ranks by their
+// plan: which layers they have, and which heads and columns of each.
 #pragma once
 
 #include <memory>
@@ -7,7 +8,9 @@
 #include "engine/engine.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
+#include "engine/parallel_plan.h"
 #include "engine/step_input.h"
+#include "engine/tensor_parallel.h"
 #include "engine/weights.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
@@ -18,17 +21,22 @@ namespace weft {
 // Owned by a Worker, used by its thread only; nothing is allocated after Create.
 class Model {
  public:
-  // Allocates the activations of the largest step. Errors: ResourceExhausted. The weights are shared by the models of
-  // data-parallel replicas on one device's memory, and only read.
-  static absl::StatusOr<Model> Create(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights,
-                                      const EngineLimits& limits, Backend& backend);
+  // Allocates the activations of the largest step. Errors: ResourceExhausted. The weights are those of `plan`, shared
+  // by the models of data-parallel replicas on one device's memory, and only read.
+  static absl::StatusOr<Model> Create(const ModelConfig& config, const ParallelPlan& plan,
+                                      std::shared_ptr<const ModelWeights> weights, const EngineLimits& limits,
+                                      const TensorParallel& tensor_parallel, Backend& backend);
 
-  Tensor Embed(const StepInput& input);                                              // [T, H]
-  Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);  // [T, H], after the final norm
-  Tensor Logits(const StepInput& input, Tensor hidden);                              // [R, vocab]
+  // The residual stream, [T, H]: where a stage that isn't the first puts what it receives.
+  Tensor Hidden(const StepInput& input) const { return View(hidden_, input.num_tokens(), config_.hidden_size); }
+  Tensor Embed(const StepInput& input);  // the first stage: [T, H]
+  // This stage's layers. [T, H]: the residual stream, or, of the last stage, its final norm.
+  Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);
+  Tensor Logits(const StepInput& input, Tensor hidden);  // the last stage: [R, vocab of the rank]
 
  private:
-  Model(const ModelConfig& config, std::shared_ptr<const ModelWeights> weights, Backend& backend);
+  Model(const ModelConfig& config, const ParallelPlan& plan, std::shared_ptr<const ModelWeights> weights,
+        const TensorParallel& tensor_parallel, Backend& backend);
 
   Tensor Attention(const StepInput& input, int layer, Tensor normed, const KvView& kv);  // [T, H]
   Tensor Mlp(int layer, Tensor normed);                                                  // [T, H]
@@ -37,9 +45,11 @@ class Model {
   }
 
   ModelConfig config_;
+  ParallelPlan plan_;
   std::shared_ptr<const ModelWeights> weights_;  // see Create
+  TensorParallel tensor_parallel_;
   Backend* backend_;
-  AttentionHeads heads_;
+  AttentionHeads heads_;  // of the rank, as all sizes below
   RotaryTable rotary_;
   Buffer hidden_, normed_, delta_;  // [T, H]: the residual stream, its norm, what a block adds to it
   Buffer qkv_;                      // [T, (Hq + 2 Hkv) * D]

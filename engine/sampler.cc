@@ -4,15 +4,8 @@
 
 namespace weft {
 
-void Sampler::BeginStep(Batch& batch) {
+void Sampler::BeginStep(const Batch& batch) {
   for (const SlotStart& start : batch.slot_starts) Start(start, slots_[static_cast<size_t>(start.slot)]);
-  for (size_t row = 0; row < batch.slots.size(); ++row) {
-    const int32_t last_sampled = slots_[static_cast<size_t>(batch.slots[row])].last_sampled;
-    for (int32_t t = batch.row_begin[row]; t < batch.row_begin[row + 1]; ++t) {
-      int32_t& token = batch.token_ids[static_cast<size_t>(t)];
-      if (token == kLastSampled) token = last_sampled;
-    }
-  }
 }
 
 void Sampler::Start(const SlotStart& start, Slot& slot) {
@@ -64,16 +57,13 @@ std::vector<SampledToken> Sampler::Sample(const Batch& batch, Tensor logits) {
     args.push_back(Args(*slots.back(), sampling));
   }
   std::vector<SampleResult> results(args.size());
-  backend_->Sample(logits, args, absl::MakeSpan(results));
+  tensor_parallel_.Sample(logits, vocab_size_, args, absl::MakeSpan(results));
 
   std::vector<SampledToken> tokens;
   for (size_t i = 0; i < results.size(); ++i) {
     const SampleResult& result = results[i];
     const bool in_prompt = args[i].known.has_value();
-    if (!in_prompt) {
-      slots[i]->last_sampled = result.token;
-      if (slots[i]->params.HasPenalties()) Count(*slots[i], result.token, false);
-    }
+    if (!in_prompt && slots[i]->params.HasPenalties()) Count(*slots[i], result.token, false);
     tokens.push_back({result.token, result.logprob, {}, in_prompt, result.finite});
     for (const TokenLogprob& top : result.top_logprobs) tokens.back().top_logprobs.push_back({top.token, top.logprob});
   }

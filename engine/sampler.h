@@ -6,28 +6,28 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "engine/batch.h"
-#include "kernels/backend.h"
+#include "engine/tensor_parallel.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace weft {
 
-// Owned by the worker that has the logits, used by its thread only.
+// Owned by a worker of the last stage, used by its thread only. The ranks of the stage draw the same.
 class Sampler {
  public:
-  Sampler(int num_slots, Backend& backend) : backend_(&backend), slots_(static_cast<size_t>(num_slots)) {}
+  Sampler(int num_slots, int32_t vocab_size, const TensorParallel& tensor_parallel)
+      : vocab_size_(vocab_size), tensor_parallel_(tensor_parallel), slots_(static_cast<size_t>(num_slots)) {}
 
-  // Sequences take their slots; then each kLastSampled in token_ids becomes the token last drawn in its row's slot.
-  void BeginStep(Batch& batch);
+  // Sequences take their slots.
+  void BeginStep(const Batch& batch);
 
-  // One token for each entry of batch.sampling. logits: F32 [num samples, vocab], destroyed.
+  // One token for each entry of batch.sampling. logits: F32 [num samples, vocab of the rank], destroyed.
   std::vector<SampledToken> Sample(const Batch& batch, Tensor logits);
 
  private:
   struct Slot {
     SamplingParams params;
     int32_t num_prompt_tokens = 0;
-    int32_t last_sampled = 0;
     // Occurrences of tokens, kept only when a penalty asks for them.
     std::vector<TokenCount> counts;
     absl::flat_hash_map<int32_t, size_t> count_of;  // token -> index into counts
@@ -39,7 +39,8 @@ class Sampler {
   static void Count(Slot& slot, int32_t token, bool in_prompt);
   static SampleArgs Args(const Slot& slot, const SamplingRow& row);
 
-  Backend* backend_;
+  int32_t vocab_size_;
+  TensorParallel tensor_parallel_;
   std::vector<Slot> slots_;
 };
 

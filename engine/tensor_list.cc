@@ -3,61 +3,97 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "engine/tensor_parallel.h"
 
 namespace weft {
 namespace {
 
 using Role = TensorSpec::Role;
 
+// One matrix of a linear, named PREFIX.NAME.weight: a part of its rows.
 struct Part {
   const char* name;
   int64_t rows;
+  Range rank_rows;
 };
 
-// The linear of `parts`, each [rows, cols] and named PREFIX.NAME.weight.
-LinearSpec Linear(const std::string& prefix, absl::Span<const Part> parts, int64_t cols, bool bias) {
+// Column-parallel: of each matrix [rows, cols], and of its bias, the rank has some rows.
+LinearSpec ByRows(const std::string& prefix, absl::Span<const Part> parts, int64_t cols, bool bias) {
   LinearSpec linear;
-  for (const Part& part : parts) {
-    linear.parts.push_back({absl::StrCat(prefix, part.name, ".weight"), Role::kMatrix, part.rows, cols});
-    if (bias) linear.biases.push_back({absl::StrCat(prefix, part.name, ".bias"), Role::kBias, part.rows, 0});
+  for (const auto& [name, rows, own] : parts) {
+    linear.parts.push_back({absl::StrCat(prefix, name, ".weight"), Role::kMatrix, rows, cols, own, {0, cols}});
+    if (bias) linear.biases.push_back({absl::StrCat(prefix, name, ".bias"), Role::kBias, rows, 0, own, {}});
   }
   return linear;
 }
 
-TensorSpec Norm(const std::string& name, int64_t size) { return {name, Role::kNorm, size, 0}; }
+// Row-parallel: the rank has some columns of the matrix [rows, cols]; the bias is added once, by rank 0.
+LinearSpec ByCols(const std::string& name, int64_t rows, int64_t cols, Range own, bool bias, const ParallelPlan& plan) {
+  LinearSpec linear;
+  linear.parts.push_back({absl::StrCat(name, ".weight"), Role::kMatrix, rows, cols, {0, rows}, own});
+  if (bias && plan.tp_rank == 0) {
+    linear.biases.push_back({absl::StrCat(name, ".bias"), Role::kBias, rows, 0, {0, rows}, {}});
+  }
+  return linear;
+}
 
-LayerSpec ListLayer(const ModelConfig& config, int layer) {
+TensorSpec Norm(const std::string& name, int64_t size) { return {name, Role::kNorm, size, 0, {0, size}, {}}; }
+
+LinearSpec ListQkv(const ModelConfig& config, const HeadShard& shard, const std::string& attention) {
+  const int64_t head = config.head_dim;
+  const int64_t kv_rows = config.num_kv_heads * head;
+  std::vector<Part> parts = {{"q_proj", config.num_heads * head, {shard.heads.begin * head, shard.heads.count * head}}};
+  for (const char* const name : {"k_proj", "v_proj"}) {
+    for (size_t i = 0; i < shard.kv_heads.size();) {  // neighbours in one piece
+      const int64_t first = shard.kv_heads[i];
+      int64_t count = 0;
+      while (i < shard.kv_heads.size() && shard.kv_heads[i] == first + count) ++i, ++count;
+      parts.push_back({name, kv_rows, {first * head, count * head}});
+    }
+  }
+  return ByRows(attention, parts, config.hidden_size, config.qkv_bias);
+}
+
+LayerSpec ListLayer(const ModelConfig& config, const ParallelPlan& plan, int64_t layer) {
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const std::string attention = absl::StrCat(prefix, "self_attn.");
   const std::string mlp = absl::StrCat(prefix, "mlp.");
   const int64_t hidden = config.hidden_size;
   const int64_t inner = config.intermediate_size;
-  const int64_t q_rows = int64_t{config.num_heads} * config.head_dim;
-  const int64_t kv_rows = int64_t{config.num_kv_heads} * config.head_dim;
+  const Range own_inner = ShardOf(inner, plan.tp_rank, plan.tp_size);
+  const HeadShard heads = HeadsOf(config, plan);
+  const int64_t head = config.head_dim;
 
   LayerSpec spec;
   spec.input_norm = Norm(absl::StrCat(prefix, "input_layernorm.weight"), hidden);
-  spec.qkv = Linear(attention, {{"q_proj", q_rows}, {"k_proj", kv_rows}, {"v_proj", kv_rows}}, hidden, config.qkv_bias);
+  spec.qkv = ListQkv(config, heads, attention);
   if (config.qk_norm) {
     spec.q_norm = Norm(absl::StrCat(attention, "q_norm.weight"), config.head_dim);
     spec.k_norm = Norm(absl::StrCat(attention, "k_norm.weight"), config.head_dim);
   }
-  spec.output = Linear(attention, {{"o_proj", hidden}}, q_rows, config.output_bias);
+  spec.output = ByCols(absl::StrCat(attention, "o_proj"), hidden, config.num_heads * head,
+                       {heads.heads.begin * head, heads.heads.count * head}, config.output_bias, plan);
   spec.post_norm = Norm(absl::StrCat(prefix, "post_attention_layernorm.weight"), hidden);
-  spec.gate_up = Linear(mlp, {{"gate_proj", inner}, {"up_proj", inner}}, hidden, config.mlp_bias);
-  spec.down = Linear(mlp, {{"down_proj", hidden}}, inner, config.mlp_bias);
+  spec.gate_up = ByRows(mlp, {{"gate_proj", inner, own_inner}, {"up_proj", inner, own_inner}}, hidden, config.mlp_bias);
+  spec.down = ByCols(absl::StrCat(mlp, "down_proj"), hidden, inner, own_inner, config.mlp_bias, plan);
   return spec;
 }
 
 }  // namespace
 
-ModelSpec ListTensors(const ModelConfig& config) {
+ModelSpec ListTensors(const ModelConfig& config, const ParallelPlan& plan) {
+  const int64_t vocab = config.vocab_size;
+  const Range tokens = ShardOf(vocab, plan.tp_rank, plan.tp_size);
+  const LinearSpec embedding = ByRows("model.", {{"embed_tokens", vocab, tokens}}, config.hidden_size, false);
   ModelSpec spec;
-  spec.embedding = Linear("model.", {{"embed_tokens", config.vocab_size}}, config.hidden_size, false);
-  for (int layer = 0; layer < config.num_layers; ++layer) spec.layers.push_back(ListLayer(config, layer));
+  if (plan.IsFirstStage()) spec.embedding = embedding;
+  for (int64_t i = plan.layers.begin; i < plan.layers.end(); ++i) spec.layers.push_back(ListLayer(config, plan, i));
+  if (!plan.IsLastStage()) return spec;
   spec.final_norm = Norm("model.norm.weight", config.hidden_size);
   if (!config.tie_word_embeddings) {
-    spec.head = Linear("", {{"lm_head", config.vocab_size}}, config.hidden_size, false);
+    spec.head = ByRows("", {{"lm_head", vocab, tokens}}, config.hidden_size, false);
+  } else if (!plan.IsFirstStage()) {
+    spec.head = embedding;
   }
   return spec;
 }
@@ -69,7 +105,7 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     for (const TensorSpec& part : linear.parts) add(part);
     for (const TensorSpec& bias : linear.biases) add(bias);
   };
-  add_linear(spec.embedding);
+  if (spec.embedding.has_value()) add_linear(*spec.embedding);
   for (const LayerSpec& layer : spec.layers) {
     add(layer.input_norm);
     add_linear(layer.qkv);
@@ -80,7 +116,7 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     add_linear(layer.gate_up);
     add_linear(layer.down);
   }
-  add(spec.final_norm);
+  if (spec.final_norm.has_value()) add(*spec.final_norm);
   if (spec.head.has_value()) add_linear(*spec.head);
   return all;
 }

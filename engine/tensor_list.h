@@ -1,5 +1,5 @@
 // The tensors that a configuration implies, by their names in a checkpoint: what loading asks for, and all that a
-// checkpoint may hold.
+// checkpoint may hold; and of each the part that is one rank's.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 
 #include "absl/strings/string_view.h"
 #include "engine/model_config.h"
+#include "engine/parallel_plan.h"
 
 namespace weft {
 
@@ -18,6 +19,9 @@ struct TensorSpec {
   Role role = Role::kMatrix;
   int64_t rows = 0;
   int64_t cols = 0;  // of a matrix; a norm or a bias is a vector of `rows`
+  // What a rank loads of it.
+  Range row_part;
+  Range col_part;  // of a matrix
 };
 
 // One linear: the matrices stacked in it, and their biases, or none.
@@ -37,15 +41,16 @@ struct LayerSpec {
 };
 
 struct ModelSpec {
-  LinearSpec embedding;
+  std::optional<LinearSpec> embedding;  // of the first stage
   std::vector<LayerSpec> layers;
-  TensorSpec final_norm;
-  std::optional<LinearSpec> head;
+  std::optional<TensorSpec> final_norm;  // of the last stage
+  std::optional<LinearSpec> head;        // of the last stage; none there: it is the embedding of the same rank
 };
 
-ModelSpec ListTensors(const ModelConfig& config);
+// All that a checkpoint holds is what a rank with WholeModel needs.
+ModelSpec ListTensors(const ModelConfig& config, const ParallelPlan& plan);
 
-// Every tensor of the list once, in the order of loading. Points into `spec`.
+// Every tensor, or part of one, in the order of loading. Points into `spec`.
 std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec);
 
 // True for a tensor that some writers leave in a checkpoint and that loading passes over: the head of a model with tied

@@ -28,8 +28,8 @@ std::vector<uint64_t> ShapeOf(const TensorSpec& spec) {
 absl::StatusOr<HostTensor> Allocate(const TensorSpec& spec, DType dtype) {
   HostTensor tensor;
   tensor.dtype = dtype;
-  tensor.count = 1;
-  for (const uint64_t dim : ShapeOf(spec)) tensor.count *= dim;
+  tensor.count = static_cast<size_t>(spec.row_part.count);
+  if (spec.role == TensorSpec::Role::kMatrix) tensor.count *= static_cast<size_t>(spec.col_part.count);
   const size_t bytes = tensor.count * DTypeBytes(dtype);
   tensor.data.reset(new (std::nothrow) std::byte[bytes]);
   if (tensor.data != nullptr) return tensor;
@@ -95,7 +95,8 @@ absl::Status CheckTensor(const Checkpoint& checkpoint, const ModelConfig& config
                         absl::StrCat(spec.name, " is ", type.name, "; config.json implies ", NameOf(config.dtype)));
 }
 
-absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config, const ModelSpec& spec) {
+absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  const ModelSpec spec = ListTensors(config, WholeModel(config));
   absl::flat_hash_set<absl::string_view> expected;
   for (const TensorSpec* tensor : AllTensors(spec)) {
     RETURN_IF_ERROR(CheckTensor(checkpoint, config, *tensor));
@@ -110,10 +111,28 @@ absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& confi
   return absl::OkStatus();
 }
 
+// A tensor's part in pieces that follow each other in memory: all of it where whole rows are wanted, else row by row.
+// Calls piece(first element in the tensor, first element in the part, count) until that fails.
+template <typename Piece>
+absl::Status ForEachPiece(const TensorSpec& spec, Piece piece) {
+  const auto [first_row, num_rows] = spec.row_part;
+  if (spec.role != TensorSpec::Role::kMatrix) return piece(first_row, int64_t{0}, num_rows);
+  const auto [first_col, num_cols] = spec.col_part;
+  if (num_cols == spec.cols) return piece(first_row * spec.cols, int64_t{0}, num_rows * num_cols);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    RETURN_IF_ERROR(piece((first_row + row) * spec.cols + first_col, row * num_cols, num_cols));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<HostTensor> ReadTensor(const Checkpoint& checkpoint, const TensorSpec& spec) {
   const Checkpoint::Entry& entry = *checkpoint.Find(spec.name);
   ASSIGN_OR_RETURN(HostTensor tensor, Allocate(spec, *entry.info.type->dtype));
-  RETURN_IF_ERROR(checkpoint.Read(entry, tensor.data.get()));
+  const size_t width = DTypeBytes(tensor.dtype);
+  RETURN_IF_ERROR(ForEachPiece(spec, [&](int64_t from, int64_t to, int64_t count) {
+    return checkpoint.Read(entry, static_cast<uint64_t>(from) * width, static_cast<size_t>(count) * width,
+                           tensor.data.get() + static_cast<size_t>(to) * width);
+  }));
   if (AllFinite(tensor)) return tensor;
   return ModelFileError(checkpoint.FileOf(entry), "nonfinite_weights",
                         absl::StrCat(spec.name, " holds a NaN or infinity"));
@@ -124,18 +143,21 @@ absl::StatusOr<HostTensor> MakeDummy(uint64_t seed, const TensorSpec& spec) {
   const absl::Span<uint16_t> values(reinterpret_cast<uint16_t*>(tensor.data.get()), tensor.count);
   if (spec.role == TensorSpec::Role::kNorm) {
     std::fill(values.begin(), values.end(), F32ToBF16(1.0f));
-  } else {
-    FillDummyTensor(seed, spec.name, values);
+    return tensor;
   }
+  RETURN_IF_ERROR(ForEachPiece(spec, [&](int64_t from, int64_t to, int64_t count) {
+    FillDummyTensor(seed, spec.name, static_cast<uint64_t>(from),
+                    values.subspan(static_cast<size_t>(to), static_cast<size_t>(count)));
+    return absl::OkStatus();
+  }));
   return tensor;
 }
 
 }  // namespace
 
-absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config,
-                                         const ModelSpec& spec) {
+absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config) {
   ASSIGN_OR_RETURN(Checkpoint opened, Checkpoint::Open(model_dir));
-  RETURN_IF_ERROR(CheckTensors(opened, config, spec));
+  RETURN_IF_ERROR(CheckTensors(opened, config));
   // Shared by the copies of the source, as std::function demands one that can be copied.
   auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
   return [checkpoint](const TensorSpec& tensor) { return ReadTensor(*checkpoint, tensor); };

@@ -14,20 +14,20 @@
 
 namespace weft {
 
-// One tensor in host memory, dense.
+// A rank's part of one tensor in host memory, dense: [row_part.count, col_part.count], or a vector.
 struct HostTensor {
   std::unique_ptr<std::byte[]> data;
   size_t count = 0;  // elements
   DType dtype = DType::kF32;
 };
 
-// Gives the tensors of a model one by one, in any order. What it borrows must outlive it.
+// Gives the tensors of a model one by one, in any order, reading no more than the part that is asked for. What it
+// borrows must outlive it.
 using TensorSource = std::function<absl::StatusOr<HostTensor>(const TensorSpec&)>;
 
-// The tensors of a checkpoint, which hold exactly those of `spec`: LoadWeights documents the errors, which come from
-// this call where a header shows them, and from the source's calls where only the bytes do.
-absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config,
-                                         const ModelSpec& spec);
+// The tensors of a checkpoint, which holds exactly those of the whole model: LoadWeights documents the errors, which
+// come from this call where a header shows them, and from the source's calls where only the bytes do.
+absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config);
 
 // Matrices and biases by FillDummyTensor; norms of ones.
 TensorSource DummyTensors(uint64_t seed);

@@ -37,7 +37,7 @@ class WeightLoader {
     std::vector<HostMatrix> parts;
     for (const TensorSpec& part : spec.parts) {
       ASSIGN_OR_RETURN(HostTensor tensor, source_(part));
-      parts.push_back({tensor.data.get(), tensor.dtype, part.rows, part.cols});
+      parts.push_back({tensor.data.get(), tensor.dtype, part.row_part.count, part.col_part.count});
       tensors.push_back(std::move(tensor));
     }
     ASSIGN_OR_RETURN(const std::vector<float> bias, Floats(spec.biases));
@@ -87,25 +87,30 @@ class WeightLoader {
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
-                                         const WeightOptions& options, Backend& backend) {
-  const ModelSpec spec = ListTensors(config);
+                                         const ParallelPlan& plan, const WeightOptions& options, Backend& backend) {
+  const ModelSpec spec = ListTensors(config, plan);
   TensorSource source = DummyTensors(options.dummy_seed);
   if (options.format == LoadFormat::kSafetensors) {
-    ASSIGN_OR_RETURN(source, OpenTensors(model_dir, config, spec));
+    ASSIGN_OR_RETURN(source, OpenTensors(model_dir, config));
   }
   const WeightLoader loader(source, backend);
   const DType linear_dtype = options.dtype.value_or(config.dtype);
   const DType embedding_dtype = linear_dtype == DType::kI8 ? config.dtype : linear_dtype;
 
   ModelWeights weights;
-  ASSIGN_OR_RETURN(weights.embedding, loader.Linear(spec.embedding, embedding_dtype));
+  if (spec.embedding.has_value()) {
+    ASSIGN_OR_RETURN(weights.embedding, loader.Linear(*spec.embedding, embedding_dtype));
+  }
   for (const LayerSpec& layer_spec : spec.layers) {
     ASSIGN_OR_RETURN(LayerWeights layer, loader.Layer(layer_spec, linear_dtype));
     weights.layers.push_back(std::move(layer));
   }
-  ASSIGN_OR_RETURN(weights.final_norm, loader.Norm(spec.final_norm));
+  if (spec.final_norm.has_value()) {
+    ASSIGN_OR_RETURN(weights.final_norm, loader.Norm(*spec.final_norm));
+  }
   if (spec.head.has_value()) {
-    ASSIGN_OR_RETURN(weights.head, loader.Linear(*spec.head, linear_dtype));
+    const DType head_dtype = config.tie_word_embeddings ? embedding_dtype : linear_dtype;
+    ASSIGN_OR_RETURN(weights.head, loader.Linear(*spec.head, head_dtype));
   }
   return weights;
 }

@@ -7,12 +7,14 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model_config.h"
+#include "engine/parallel_plan.h"
 #include "engine/weight_options.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
 
 namespace weft {
 
+// Shapes are the rank's: Hq, Hkv, intermediate and vocab count what it has of them.
 struct LayerWeights {
   Buffer input_norm;      // float [hidden]
   Weight qkv;             // [(Hq + 2 Hkv) * D, hidden], with bias where the family has one
@@ -24,14 +26,14 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  Weight embedding;  // [vocab, hidden]
-  std::vector<LayerWeights> layers;
-  Buffer final_norm;           // float [hidden]
-  std::optional<Weight> head;  // [vocab, hidden]; none: the embedding is tied
-  const Weight& output_head() const { return head.has_value() ? *head : embedding; }
+  std::optional<Weight> embedding;   // [vocab, hidden]; of the first stage
+  std::vector<LayerWeights> layers;  // of the stage
+  Buffer final_norm;                 // float [hidden]; of the last stage
+  std::optional<Weight> head;        // [vocab, hidden]; of the last stage; none there: the embedding is tied
+  const Weight& output_head() const { return head.has_value() ? *head : *embedding; }
 };
 
-// Loads every tensor that `config` implies, and refuses a directory with one missing, left over, of another shape, or
+// Loads what of each tensor is the rank's, and refuses a directory with one missing, left over, of another shape, or
 // of another dtype than the configuration's (norms and biases may be F32, F16 or BF16 in any). Passed over:
 // `lm_head.weight` of a model with tied embeddings, and `*.rotary_emb.inv_freq`. Beside what the backend keeps, host
 // memory holds the parts of one linear at a time. kDummy makes every matrix up and reads nothing.
@@ -40,6 +42,6 @@ struct ModelWeights {
 // Checkpoint::Open, and missing_tensor, extra_tensor, wrong_shape, wrong_dtype, nonfinite_weights; NotFound when there
 // are no weights; DataLoss for io_error; ResourceExhausted when memory doesn't suffice.
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
-                                         const WeightOptions& options, Backend& backend);
+                                         const ParallelPlan& plan, const WeightOptions& options, Backend& backend);
 
 }  // namespace weft

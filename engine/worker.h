@@ -1,41 +1,64 @@
-// One device's share of an engine: a thread that takes batches, runs the model and samples.
+// One rank of an engine: takes batches, runs its stage of the model, and hands on or samples.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
 #include "engine/model.h"
+#include "engine/pipeline_parallel.h"
 #include "engine/sampler.h"
 #include "engine/step_input.h"
 #include "kernels/backend.h"
+#include "kernels/communicator.h"
 
 namespace weft {
 
 // Everything one worker computes with; made on one thread, then used by the worker's only.
 struct WorkerParts {
-  Backend& backend;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> tensor_group;  // null: a rank by itself
+  std::unique_ptr<Communicator> stages;        // null: one stage
+  ParallelPlan plan;
   Model model;
   KvCache kv_cache;
   StepInput input;
+  PipelineStage stage;
   Sampler sampler;
 };
 
+// The worker of every rank, from the thread of an engine or as a process of its own.
 class Worker {
  public:
-  // The channels outlive the worker.
-  Worker(WorkerParts parts, Channel<Batch>& inbox, Channel<absl::StatusOr<StepResult>>& results)
-      : parts_(std::move(parts)), inbox_(inbox), results_(results) {}
+  explicit Worker(WorkerParts parts) : parts_(std::move(parts)) {}
 
-  // Serves until the inbox is closed.
-  void Run();
-
- private:
+  // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
+  // final.
   absl::StatusOr<StepResult> Step(Batch& batch);
 
+  // Ends a step that waits for other ranks. Thread-safe.
+  void Abort(const absl::Status& status);
+
+  // Whether the engine wants this rank's results.
+  bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
+  const ParallelPlan& plan() const { return parts_.plan; }
+
+  // Time spent in steps so far but for what they waited for other stages. Thread-safe.
+  absl::Duration busy_time() const { return absl::Nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
+
+ private:
+  std::vector<SampledToken> RunStage(Batch& batch);
+  absl::Status GroupStatus() const;
+
   WorkerParts parts_;
-  Channel<Batch>& inbox_;
-  Channel<absl::StatusOr<StepResult>>& results_;
+  std::atomic<int64_t> busy_ns_ = 0;
 };
 
 }  // namespace weft

@@ -16,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/sampling.h"
+#include "kernels/sampling_shards.h"
 #include "kernels/tensor.h"
 
 namespace weft {
@@ -64,8 +65,11 @@ class Backend {
   virtual absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                             DType dtype) = 0;
 
-  // out[t] = table[token_ids[t]].                                                         out: [T, H]
-  virtual void Embed(const int32_t* token_ids, const Weight& table, Tensor out) = 0;
+  // out[t] = table[token_ids[t] - first_token], or 0 where the table has no such row.      out: [T, H]
+  virtual void Embed(const int32_t* token_ids, int32_t first_token, const Weight& table, Tensor out) = 0;
+
+  // x += delta.                                                                           x, delta: [T, H]
+  virtual void Add(Tensor x, Tensor delta) = 0;
 
   // out = x / sqrt(mean(x^2) + eps) * weight.                                             x, out: [T, H], weight: [H]
   virtual void RmsNorm(Tensor x, const float* weight, float eps, Tensor out) = 0;
@@ -97,6 +101,20 @@ class Backend {
   // in host memory on return.
   //                                                                                       logits: F32 [R, vocab]
   virtual void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) = 0;
+
+  // The three steps of drawing from rows whose columns are spread over ranks, in sampling_shards.h; they wait for the
+  // device too. SummarizeRows applies penalties and biases, and remembers the logits as they came for the second step.
+  //                                                                                       logits: F32 [R, share]
+  virtual void SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                             absl::Span<RowSummary> shares) = 0;
+  // candidates: draws[i].num_candidates() for each row, one row after the other.
+  virtual void PickCandidates(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                              absl::Span<const RowSummary> rows, absl::Span<const RowDraw> draws,
+                              absl::Span<DrawCandidate> candidates) = 0;
+  // candidates: those of each rank, one rank after the other. Sets is_drawn and the result of each row that it draws.
+  virtual void DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
+                                  absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
+                                  absl::Span<SampleResult> results) = 0;
 };
 
 }  // namespace weft

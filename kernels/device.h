@@ -1,10 +1,12 @@
-// Opens the devices of one kind.
+// Opens the devices of one kind, and groups of ranks on them.
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/communicator.h"
 
 namespace weft {
 
@@ -20,5 +22,10 @@ int NumThreads(const DeviceOptions& options);
 
 // One backend, ready for ops. Errors: InvalidArgument for options the device can't have.
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options);
+
+// One end for each rank of a group within this process, by rank. A sender may be `max_messages_ahead` of its receiver,
+// or less where messages are large. Errors: InvalidArgument, ResourceExhausted.
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
+                                                                     int max_messages_ahead);
 
 }  // namespace weft

@@ -86,13 +86,39 @@ void Scheduler::GrowRunning(StepBudget& budget) {
   SweepLeaving();
 }
 
+// With several stages, the sequences take turns: each waits until a step of every stage's has passed, so that its next
+// token has been drawn when its next step begins, and no step takes more than a stage's part of them.
 void Scheduler::GrowDecoding(StepBudget& budget) {
   decoding_.clear();
+  int num_decoding = 0;
   for (const auto& sequence : running_) {
-    if (sequence->num_uncomputed() == 1) decoding_.push_back(sequence.get());
+    if (sequence->leaving != Sequence::Leaving::kNo || sequence->num_uncomputed() > 1) continue;
+    ++num_decoding;
+    const bool is_being_drawn = sequence->num_pending > 0 && next_step_ - sequence->last_step < limits_.num_stages;
+    if (sequence->num_uncomputed() == 1 && !is_being_drawn) decoding_.push_back(sequence.get());
   }
+  const auto most = static_cast<size_t>((num_decoding + limits_.num_stages - 1) / limits_.num_stages);
+  if (decoding_.size() > most) TakeThoseThatWaitedLongest(most);
   for (Sequence* sequence : decoding_) GrowOne(*sequence, budget);
   building_.others_decode = !building_.chunks.empty();
+}
+
+// Of decoding_, which stays in order of rank.
+void Scheduler::TakeThoseThatWaitedLongest(size_t count) {
+  std::vector<int64_t>& steps = last_steps_;
+  steps.clear();
+  for (const Sequence* sequence : decoding_) steps.push_back(sequence->last_step);
+  const auto nth = steps.begin() + static_cast<std::ptrdiff_t>(count);
+  std::nth_element(steps.begin(), nth - 1, steps.end());
+  const int64_t latest = *(nth - 1);
+  size_t num_latest = count - static_cast<size_t>(std::count_if(decoding_.begin(), decoding_.end(),
+                                                                [latest](auto* s) { return s->last_step < latest; }));
+  std::erase_if(decoding_, [&](const Sequence* sequence) {
+    if (sequence->last_step != latest) return sequence->last_step > latest;
+    if (num_latest == 0) return true;
+    --num_latest;
+    return false;
+  });
 }
 
 // The tenants of a class share what is left by their weights, and each tenant's prompts its part; what a short prompt
@@ -182,6 +208,7 @@ const Batch& Scheduler::BuildBatch() {
     sequence.num_scheduled += chunk.num_tokens;
     sequence.num_pending += chunk.samples ? 1 : 0;
     ++sequence.num_in_flight;
+    sequence.last_step = batch_.step;
     building_.num_results += static_cast<size_t>(chunk.num_scores) + (chunk.samples ? 1 : 0);
   }
   stats_.batch_rows.Observe(batch_.num_rows());
@@ -250,7 +277,8 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
     if (CommitChunk(chunk, tokens.first(count))) ++did.num_finished;
     tokens.remove_prefix(count);
   }
-  if (step.others_decode) pacer_.Observe(step.num_prompt_tokens, result.compute_time);
+  // Between two tokens of a sequence each stage has one step.
+  if (step.others_decode) pacer_.Observe(step.num_prompt_tokens, result.compute_time * limits_.num_stages);
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();

@@ -131,6 +131,7 @@ class Scheduler {
   void DropEnded();
   void GrowRunning(StepBudget& budget);
   void GrowDecoding(StepBudget& budget);
+  void TakeThoseThatWaitedLongest(size_t count);
   void GrowPrompts(StepBudget& budget);
   void FindPrompts();
   void GrowOne(Sequence& sequence, StepBudget& budget);
@@ -175,7 +176,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;   // by rank
   std::vector<std::unique_ptr<Sequence>> finished_;  // until their events are told
   std::vector<std::unique_ptr<Request>> preempted_;  // until somebody takes them
-  std::vector<StepInFlight> in_flight_;              // oldest first; one or two
+  std::vector<StepInFlight> in_flight_;              // oldest first; up to two a stage
   std::vector<Event> events_;
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
@@ -196,6 +197,7 @@ class Scheduler {
   StepInFlight building_;
   std::vector<std::vector<Chunk>> spare_chunks_;
   std::vector<Sequence*> decoding_;
+  std::vector<int64_t> last_steps_;
   std::vector<Prompt> prompts_;
 };
 

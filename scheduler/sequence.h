@@ -75,7 +75,8 @@ struct Sequence {
   int num_scheduled = 0;
   int num_pending = 0;
   int num_in_flight = 0;  // steps
-  int num_scored = 0;     // prompt tokens whose score the sink has; the first token has none
+  int64_t last_step = -1;
+  int num_scored = 0;  // prompt tokens whose score the sink has; the first token has none
   BlockTable blocks;
   int num_registered = 0;   // of its blocks, from the first on: offered to the pool, or taken up from it
   int num_sent_blocks = 0;  // of its blocks, from the first on: in the worker's table

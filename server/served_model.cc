@@ -73,7 +73,7 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   if (model.max_model_len == 1) {
     return absl::InvalidArgumentError("max-model-len: 1 token leaves no room for a prompt and an output");
   }
-  const int64_t block_bytes = KvCacheBytes(config, options, options.block_size);
+  ASSIGN_OR_RETURN(const int64_t block_bytes, KvCacheBytes(config, options, options.block_size));
   const int64_t budget = (engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4) / engine.replicas;
   const int64_t budget_tokens = budget / block_bytes * options.block_size;
   const bool both_open = model.max_model_len == 0 && engine.kv_cache_bytes == 0;
@@ -81,7 +81,7 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   options.max_model_len = model.max_model_len > 0 ? model.max_model_len : longest;
   options.kv_cache_bytes = budget;
   if (engine.kv_cache_bytes > 0) return absl::OkStatus();
-  const int64_t sequence_bytes = KvCacheBytes(config, options, options.max_model_len);
+  ASSIGN_OR_RETURN(const int64_t sequence_bytes, KvCacheBytes(config, options, options.max_model_len));
   options.kv_cache_bytes = std::min(budget, sequence_bytes * engine.max_num_seqs);
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 #include "kernels/cpu/context.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/sampler.h"
+#include "kernels/cpu/shard_sampler.h"
 
 namespace weft::cpu {
 
@@ -26,7 +27,8 @@ class CpuBackend final : public Backend {
   absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                     DType dtype) override;
 
-  void Embed(const int32_t* token_ids, const Weight& table, Tensor out) override;
+  void Embed(const int32_t* token_ids, int32_t first_token, const Weight& table, Tensor out) override;
+  void Add(Tensor x, Tensor delta) override;
   void RmsNorm(Tensor x, const float* weight, float eps, Tensor out) override;
   void AddRmsNorm(Tensor x, Tensor delta, const float* weight, float eps, Tensor out) override;
   void Linear(Tensor x, const Weight& weight, Tensor out) override;
@@ -36,10 +38,22 @@ class CpuBackend final : public Backend {
   void SwiGlu(Tensor gate_up, Tensor out) override;
   void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
   void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) override;
+  void SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                     absl::Span<RowSummary> shares) override;
+  void PickCandidates(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                      absl::Span<const RowSummary> rows, absl::Span<const RowDraw> draws,
+                      absl::Span<DrawCandidate> candidates) override;
+  void DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
+                          absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
+                          absl::Span<SampleResult> results) override;
 
  private:
+  absl::Span<float> RawRow(size_t row, const SampleArgs& args, int64_t cols);
+
   Context context_;
-  std::vector<RowSampler> samplers_;  // one a thread
+  std::vector<RowSampler> samplers_;          // one a thread
+  std::vector<ShardSampler> shard_samplers_;  // likewise
+  std::vector<std::vector<float>> raw_rows_;  // logits as they came, of rows that want log-probabilities
 };
 
 }  // namespace weft::cpu

@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/sampling_rules.h"
 #include "kernels/sampling.h"
 
 namespace weft::cpu {
@@ -18,21 +19,9 @@ class RowSampler {
   void Sample(absl::Span<float> logits, const SampleArgs& args, SampleResult& result);
 
  private:
-  struct Candidate {
-    float logit;
-    float weight;  // exp((logit - max) / temperature), so 1 for the best token
-    int32_t token;
-  };
-
-  static bool Better(const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  }
-
   int32_t Draw(absl::Span<const float> logits, const SampleArgs& args, float max);
-  void SelectBest(absl::Span<const float> logits, int64_t count);
   void SelectHeavy(absl::Span<const float> logits, double least_weight);
   double WeighCandidates(float max, float temperature);
-  void KeepNucleus(double mass);
   double FillTopLogprobs(absl::Span<const float> logits, int count, float max, SampleResult& result);
 
   const Kernels* kernels_;

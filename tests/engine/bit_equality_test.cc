@@ -68,7 +68,7 @@ class BitEqualityTest : public testing::TestWithParam<Conditions> {
                                .max_model_len = kMaxModelLen,
                                .max_num_seqs = conditions.max_num_seqs,
                                .max_num_batched_tokens = conditions.max_num_batched_tokens};
-    options.kv_cache_bytes = KvCacheBytes(config, options, conditions.num_sequences_of_cache * kMaxModelLen);
+    options.kv_cache_bytes = *KvCacheBytes(config, options, conditions.num_sequences_of_cache * kMaxModelLen);
     auto engine = OpenLocalEngines(config, options, 1);
     EXPECT_TRUE(engine.ok()) << engine.status();
     return std::move(engine->front());

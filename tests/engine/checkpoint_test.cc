@@ -44,7 +44,7 @@ std::string ReadTensor(const Checkpoint& checkpoint, const std::string& name) {
   EXPECT_NE(entry, nullptr) << name;
   if (entry == nullptr) return "";
   std::string bytes(entry->info.end - entry->info.begin, '\0');
-  EXPECT_TRUE(checkpoint.Read(*entry, bytes.data()).ok());
+  EXPECT_TRUE(checkpoint.Read(*entry, 0, bytes.size(), bytes.data()).ok());
   return bytes;
 }
 
@@ -156,7 +156,7 @@ TEST(CheckpointTest, M18ATruncatedFileIsAnErrorAndNoSignal) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   std::filesystem::resize_file(dir.File("model.safetensors"), 5000);
   std::string bytes(1 << 20, '\0');
-  const absl::Status status = checkpoint->Read(*checkpoint->Find("big"), bytes.data());
+  const absl::Status status = checkpoint->Read(*checkpoint->Find("big"), 0, bytes.size(), bytes.data());
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_EQ(ErrorCode(status.message()), "io_error");
   EXPECT_THAT(std::string(status.message()), HasSubstr("model.safetensors"));

@@ -42,10 +42,10 @@ TEST(LocalEngineTest, EnginesOfOneModelDrawAlikeAndOutliveEachOther) {
   const std::string dir = FixtureModel("llama3");
   const ModelConfig config = *LoadModelConfig(dir);
   LocalEngineOptions options{.model_dir = dir, .max_model_len = 32, .max_num_seqs = 4, .max_num_batched_tokens = 16};
-  options.kv_cache_bytes = KvCacheBytes(config, options, 64);
+  options.kv_cache_bytes = *KvCacheBytes(config, options, 64);
   for (const DType dtype : {DType::kF32, DType::kI8}) {
     options.weights.dtype = dtype;
-    options.kv_cache_bytes = KvCacheBytes(config, options, 64);
+    options.kv_cache_bytes = *KvCacheBytes(config, options, 64);
     auto engines = OpenLocalEngines(config, options, 3);
     ASSERT_TRUE(engines.ok()) << engines.status();
     ASSERT_EQ(engines->size(), 3u);
@@ -61,7 +61,7 @@ TEST(LocalEngineTest, RefusesACacheThatHoldsNoSequence) {
   const std::string dir = FixtureModel("llama3");
   const ModelConfig config = *LoadModelConfig(dir);
   LocalEngineOptions options{.model_dir = dir, .max_model_len = 32};
-  options.kv_cache_bytes = KvCacheBytes(config, options, 16);
+  options.kv_cache_bytes = *KvCacheBytes(config, options, 16);
   EXPECT_EQ(OpenLocalEngines(config, options, 2).status().code(), absl::StatusCode::kInvalidArgument);
 }
 

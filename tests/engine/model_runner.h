@@ -36,11 +36,12 @@ class ModelRunner {
         config_(*LoadModelConfig(dir)),
         backend_(*OpenDevice({.num_threads = options.num_threads})),
         limits_{max_model_len_, NumBlocks() * kMaxSequences, kBlockSize, kMaxSequences, 8192, config_.vocab_size},
-        model_(*Model::Create(
-            config_,
-            std::make_shared<const ModelWeights>(*LoadWeights(dir, config_, {.dtype = options.weights}, *backend_)),
-            limits_, *backend_)),
-        kv_cache_(*KvCache::Allocate(config_, {limits_.num_blocks, kBlockSize, DType::kF32}, *backend_)),
+        model_(*Model::Create(config_, WholeModel(config_),
+                              std::make_shared<const ModelWeights>(*LoadWeights(dir, config_, WholeModel(config_),
+                                                                                {.dtype = options.weights}, *backend_)),
+                              limits_, TensorParallel(WholeModel(config_), *backend_, nullptr), *backend_)),
+        kv_cache_(
+            *KvCache::Allocate(config_, WholeModel(config_), {limits_.num_blocks, kBlockSize, DType::kF32}, *backend_)),
         input_(*StepInput::Allocate(limits_, *backend_)),
         num_computed_(kMaxSequences, 0) {}
 

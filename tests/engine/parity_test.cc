@@ -62,7 +62,7 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
                                .max_model_len = golden["max_model_len"],
                                .max_num_seqs = std::min(8, budget),
                                .max_num_batched_tokens = budget};
-    options.kv_cache_bytes = KvCacheBytes(*config, options, 3 * options.max_model_len);
+    options.kv_cache_bytes = *KvCacheBytes(*config, options, 3 * options.max_model_len);
     auto engine = OpenLocalEngines(*config, options, 1);
     ASSERT_TRUE(engine.ok()) << engine.status();
     HandDrivenReplica replica(std::move(engine->front()));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/pipeline_parallel.h"
 #include "kernels/device.h"
 
 namespace weft {
@@ -14,7 +15,10 @@ constexpr int32_t kVocab = 8;
 
 // A sampler over two slots; every step's logits fall from token 0 to token 7, so greedy draws the lowest allowed id.
 struct Bench {
-  Bench() : backend(*OpenDevice({.num_threads = 1})), sampler(2, *backend) {}
+  Bench()
+      : backend(*OpenDevice({.num_threads = 1})),
+        stage({}, 2, nullptr),
+        sampler(2, kVocab, TensorParallel({}, *backend, nullptr)) {}
 
   // One step of one sequence in slot 0: `token` goes in at `position`, the next token comes out.
   int32_t Step(int32_t token, int32_t position, std::vector<SlotStart> starts = {}) {
@@ -25,14 +29,18 @@ struct Bench {
     batch.slots = {0};
     batch.slot_starts = std::move(starts);
     batch.sampling = {{0, position + 1, std::nullopt}};
-    sampler.BeginStep(batch);
+    stage.ResolveTokens(batch);
     fed = batch.token_ids[0];
+    sampler.BeginStep(batch);
     std::vector<float> logits;
     for (int32_t id = 0; id < kVocab; ++id) logits.push_back(static_cast<float>(kVocab - id));
-    return sampler.Sample(batch, DenseTensor(logits.data(), DType::kF32, 1, kVocab))[0].token;
+    const auto tokens = sampler.Sample(batch, DenseTensor(logits.data(), DType::kF32, 1, kVocab));
+    stage.PassOn(batch, tokens);
+    return tokens[0].token;
   }
 
   std::unique_ptr<Backend> backend;
+  PipelineStage stage;
   Sampler sampler;
   int32_t fed = -1;  // what kLastSampled became
 };

@@ -71,7 +71,7 @@ std::vector<float> Stored(const Checkpoint& checkpoint, const std::vector<std::s
     EXPECT_NE(entry, nullptr) << name;
     if (entry == nullptr) return {};
     std::vector<char> bytes(entry->info.end - entry->info.begin);
-    EXPECT_TRUE(checkpoint.Read(*entry, bytes.data()).ok());
+    EXPECT_TRUE(checkpoint.Read(*entry, 0, bytes.size(), bytes.data()).ok());
     const DType dtype = *entry->info.type->dtype;
     for (size_t at = 0; at < bytes.size(); at += DTypeBytes(dtype)) {
       uint32_t word = 0;
@@ -93,12 +93,12 @@ TEST_P(FixtureWeightsTest, HoldWhatTheFileHolds) {
   const std::unique_ptr<Backend> backend = OpenCpu();
   WeightOptions options;
   options.dtype = DType::kF32;
-  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, *config, options, *backend);
+  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, *config, WholeModel(*config), options, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
   const absl::StatusOr<Checkpoint> file = Checkpoint::Open(dir);
   ASSERT_TRUE(file.ok()) << file.status();
 
-  EXPECT_EQ(Unpack(*backend, weights->embedding), Stored(*file, {"model.embed_tokens.weight"}));
+  EXPECT_EQ(Unpack(*backend, *weights->embedding), Stored(*file, {"model.embed_tokens.weight"}));
   EXPECT_EQ(Floats(*backend, weights->final_norm), Stored(*file, {"model.norm.weight"}));
   EXPECT_EQ(weights->head.has_value(), !config->tie_word_embeddings);
   if (weights->head.has_value()) {
@@ -154,7 +154,7 @@ ModelConfig SmallConfig() {
 // Its tensors, all 0.5 in BF16.
 std::vector<TestTensor> SmallTensors() {
   std::vector<TestTensor> tensors;
-  const ModelSpec spec = ListTensors(SmallConfig());
+  const ModelSpec spec = ListTensors(SmallConfig(), WholeModel(SmallConfig()));
   for (const TensorSpec* tensor : AllTensors(spec)) {
     TestTensor made{tensor->name, "BF16", {tensor->rows}, ""};
     int64_t count = tensor->rows;
@@ -172,7 +172,7 @@ absl::Status LoadSmall(const std::vector<TestTensor>& tensors, const ModelConfig
   const TempDir dir;
   dir.Write("model.safetensors", SafetensorsFile(tensors));
   const std::unique_ptr<Backend> backend = OpenCpu();
-  return LoadWeights(dir.path(), config, {}, *backend).status();
+  return LoadWeights(dir.path(), config, WholeModel(config), {}, *backend).status();
 }
 
 TestTensor& Named(std::vector<TestTensor>& tensors, const std::string& name) {
@@ -242,7 +242,8 @@ TEST(LoadWeightsTest, NormsMayBeOfAnotherFloatThanMatrices) {
   const TempDir dir;
   dir.Write("model.safetensors", SafetensorsFile(tensors));
   const std::unique_ptr<Backend> backend = OpenCpu();
-  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir.path(), SmallConfig(), {}, *backend);
+  const absl::StatusOr<ModelWeights> weights =
+      LoadWeights(dir.path(), SmallConfig(), WholeModel(SmallConfig()), {}, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ(Floats(*backend, weights->final_norm), (std::vector<float>{1, 2, 3, 4}));
 }
@@ -254,9 +255,9 @@ TEST(LoadWeightsTest, Int8IsWithinHalfAStepOfEachChannel) {
   const std::unique_ptr<Backend> backend = OpenCpu();
   WeightOptions options;
   options.dtype = DType::kI8;
-  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, *config, options, *backend);
+  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, *config, WholeModel(*config), options, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  EXPECT_EQ(weights->embedding.dtype, DType::kBF16) << "the embedding stays as stored";
+  EXPECT_EQ(weights->embedding->dtype, DType::kBF16) << "the embedding stays as stored";
   const absl::StatusOr<Checkpoint> file = Checkpoint::Open(dir);
   ASSERT_TRUE(file.ok()) << file.status();
 
@@ -282,14 +283,15 @@ TEST(LoadWeightsTest, DummyWeightsNeedNoFilesAndFollowTheSeed) {
     WeightOptions options;
     options.format = LoadFormat::kDummy;
     options.dummy_seed = seed;
-    absl::StatusOr<ModelWeights> weights = LoadWeights("/nowhere", SmallConfig(), options, *backend);
+    absl::StatusOr<ModelWeights> weights =
+        LoadWeights("/nowhere", SmallConfig(), WholeModel(SmallConfig()), options, *backend);
     EXPECT_TRUE(weights.ok()) << weights.status();
     return *std::move(weights);
   };
   const ModelWeights one = load(1);
   const ModelWeights again = load(1);
   const ModelWeights two = load(2);
-  EXPECT_EQ(one.embedding.dtype, DType::kBF16);
+  EXPECT_EQ(one.embedding->dtype, DType::kBF16);
   EXPECT_EQ(Unpack(*backend, one.layers[0].qkv), Unpack(*backend, again.layers[0].qkv));
   EXPECT_NE(Unpack(*backend, one.layers[0].qkv), Unpack(*backend, two.layers[0].qkv));
   EXPECT_THAT(Floats(*backend, one.final_norm), Each(1.0f));
@@ -298,7 +300,7 @@ TEST(LoadWeightsTest, DummyWeightsNeedNoFilesAndFollowTheSeed) {
 
 TEST(DummyTensorsTest, AreNormalAndDifferByName) {
   std::vector<uint16_t> values(100'000);
-  FillDummyTensor(7, "a", absl::MakeSpan(values));
+  FillDummyTensor(7, "a", 0, absl::MakeSpan(values));
   double sum = 0;
   double squares = 0;
   int beyond_two_sigma = 0;
@@ -314,7 +316,7 @@ TEST(DummyTensorsTest, AreNormalAndDifferByName) {
   EXPECT_NEAR(beyond_two_sigma / count, 0.0455, 0.004);
 
   std::vector<uint16_t> other(values.size());
-  FillDummyTensor(7, "b", absl::MakeSpan(other));
+  FillDummyTensor(7, "b", 0, absl::MakeSpan(other));
   size_t equal = 0;
   for (size_t i = 0; i < values.size(); ++i) equal += values[i] == other[i] ? 1 : 0;
   EXPECT_LT(equal, values.size() / 50) << "two names share a stream";

@@ -212,7 +212,7 @@ TEST(WeightTest, PartsStackAndConvert) {
   ASSERT_EQ(weight.in_features, 6);
   const int32_t ids[] = {0, 2, 3, 42, 43, 44};
   std::vector<float> out(6 * 6);
-  backend.Embed(ids, weight, View(out, 6, 6));
+  backend.Embed(ids, 0, weight, View(out, 6, 6));
   for (int i = 0; i < 6; ++i) {
     EXPECT_EQ(out[i], top[i]);
     EXPECT_EQ(out[6 + i], top[12 + i]);
@@ -233,7 +233,7 @@ TEST(WeightTest, EmbedReadsEveryType) {
   for (DType dtype : kWeightTypes) {
     const Weight weight = backend.MakeWeight({&matrix, 1}, {}, dtype).value();
     std::vector<float> out(ids.size() * kK);
-    backend.Embed(ids.data(), weight, View(out, static_cast<int64_t>(ids.size()), kK));
+    backend.Embed(ids.data(), 0, weight, View(out, static_cast<int64_t>(ids.size()), kK));
     for (size_t t = 0; t < ids.size(); ++t) {
       const float* const row = &w[ids[t] * kK];
       const Quantized quantized = Quantize(row, kK);

@@ -89,7 +89,7 @@ class Serving {
                                .max_model_len = settings.max_model_len,
                                .max_num_seqs = settings.max_num_seqs,
                                .max_num_batched_tokens = settings.max_num_batched_tokens};
-    options.kv_cache_bytes = KvCacheBytes(*config, options, settings.max_model_len * settings.max_num_seqs);
+    options.kv_cache_bytes = *KvCacheBytes(*config, options, settings.max_model_len * settings.max_num_seqs);
     replica_ = std::make_unique<Replica>(0, std::move(OpenLocalEngines(*config, options, 1)->front()),
                                          settings.scheduler, dispatcher_, clock_);
     replica_->Start();
