@@ -102,8 +102,10 @@ std::pair<double, double> Ledger::LiftOf(const TenantAccount* account, Priority 
   const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* request) {
     return request->where == SimRequest::kWaiting && request->raw->priority == priority;
   });
-  const auto& [low, high] = some_wait ? pulled_[Index(priority)] : most_[Index(priority)];
-  return {low, high};
+  if (some_wait) return {pulled_[Index(priority)].least, pulled_[Index(priority)].most};
+  // A reload may have moved the account of one that nobody here has seen lately, and with it the greatest.
+  const auto& [least_most, most_most] = most_[Index(priority)];
+  return {least_most, scene_.plan.num_reloads > 0 ? kNone : most_most};
 }
 
 void Ledger::BeforePush(const SimRequest& request) {
@@ -119,12 +121,14 @@ void Ledger::BeforePush(const SimRequest& request) {
 // A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
 void Ledger::AfterPush(const SimRequest& request) {
   Tenant& own = Of(request);
-  const bool was_known = own.account != nullptr;  // or a reload may have lifted it, unseen
+  const bool was_known = own.account != nullptr;
   own.account = request.raw->account;
   const size_t c = Index(request.priority);
   const double after = own.account->counters[c];
   if (had_none_waiting_) {
-    const double high = std::max(was_known ? lift_before_push_.second : most_[c].most, counter_before_push_);
+    // One that has only had places may have been lifted, unseen; and moved by a reload.
+    const double unseen = scene_.plan.num_reloads > 0 ? kNone : most_[c].most;
+    const double high = std::max(was_known ? lift_before_push_.second : unseen, counter_before_push_);
     CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
     CHECK(after <= high + Slack(high), "who comes back is lifted no further than to the others");
   } else {
