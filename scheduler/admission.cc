@@ -1,6 +1,7 @@
 // The part of Scheduler that says who may start, what a newcomer can take up, and who gives way to it.
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -63,7 +64,11 @@ class VictimSearch {
     }
   }
 
-  std::vector<Victim> TakeVictims() { return IsEnough() ? std::move(victims_) : std::vector<Victim>(); }
+  // None: all of them would not suffice. Nobody: those who leave already do.
+  std::optional<std::vector<Victim>> TakeVictims() {
+    if (!IsEnough()) return std::nullopt;
+    return std::move(victims_);
+  }
 
  private:
   bool IsEnough() const { return slots_ > 0 && missing_blocks_ <= 0; }
@@ -105,17 +110,18 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
   if (is_short || StepIsFull(request)) return Verdict::kBlocked;
-  if (!IsKnownMisfit(request)) {
+  if (!IsKnownMisfit(request, may_preempt)) {
     if (MakeRoom(request, may_preempt)) return Verdict::kTake;
     if (makes_room_) return Verdict::kBlocked;
-    if (may_preempt) misfits_.push_back({request.id, NumRunning(request)});
+    misfits_.push_back({request.id, NumRunning(request), may_preempt});
   }
   return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
 }
 
-bool Scheduler::IsKnownMisfit(const Request& request) const {
+bool Scheduler::IsKnownMisfit(const Request& request, bool may_preempt) const {
   return std::any_of(misfits_.begin(), misfits_.end(), [&](const Misfit& misfit) {
-    return misfit.id == request.id && misfit.num_running == NumRunning(request);
+    return misfit.id == request.id && misfit.num_running == NumRunning(request) &&
+           (misfit.could_preempt || !may_preempt);
   });
 }
 
@@ -181,7 +187,8 @@ int Scheduler::NumNeededBlocks(const Request& request) const {
 }
 
 // A slot and the blocks it needs are free, and one more block for each that runs, or the newcomer would be preempted at
-// once. If not, those who must give way to it do, if that suffices.
+// once. If not, those who must give way to it do, if that suffices; where enough of them are leaving already, they are
+// waited for.
 bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
   while (true) {
     const int num_blocks = NumNeededBlocks(request);  // each time: it may have to hold alone what a victim held too
@@ -190,10 +197,11 @@ bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
       return true;
     }
     if (!may_preempt) return false;
-    const std::vector<Victim> victims = VictimsFor(request, num_blocks);
-    if (victims.empty()) return false;
+    const std::optional<std::vector<Victim>> victims = VictimsFor(request, num_blocks);
+    if (!victims.has_value()) return false;
     makes_room_ = true;
-    for (const Victim& victim : victims) Preempt(*victim.sequence, victim.reason);
+    if (victims->empty()) return false;
+    for (const Victim& victim : *victims) Preempt(*victim.sequence, victim.reason);
     SweepLeaving();
   }
 }
@@ -202,7 +210,7 @@ bool Scheduler::HasRoom(int num_blocks) const {
   return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
 }
 
-std::vector<Victim> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
+std::optional<std::vector<Victim>> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
   VictimSearch search(running_, request, num_blocks);
   search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
   for (const auto& preempted : preempted_) search.AddGone(*preempted);

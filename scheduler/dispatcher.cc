@@ -41,7 +41,7 @@ Dispatcher::Pulled Dispatcher::Pull(int replica, Scheduler& scheduler) {
   return {std::move(pulled.request), pulled.version, std::min(look_again, pulled.next_deadline)};
 }
 
-// Of several that are full only one preempts for a request; the others go on with what comes behind it.
+// Of several that are full only one makes room for a request; the others go on with what comes behind it.
 Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& request, bool may_preempt, absl::Time now) {
   absl::MutexLock lock(&mutex_);
   const auto promise = promises_.find(request.id);
@@ -49,18 +49,22 @@ Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& requ
                            now < promise->second.until && promise->second.until - now <= kPromiseTime;
   const Verdict verdict = scheduler.Judge(request, may_preempt && !is_promised);
   if (verdict == Verdict::kTake) promises_.erase(request.id);
-  if (scheduler.makes_room()) {
+  // One that nobody may overtake any more holds up one replica, not all.
+  const bool must_be_next =
+      verdict == Verdict::kTooLarge && request.progress.num_overtakers >= FairQueue::kMaxOvertakers && !is_promised;
+  if (scheduler.makes_room() || must_be_next) {
     absl::erase_if(promises_, [now](const auto& entry) { return entry.second.until <= now; });
     promises_[request.id] = {replica, now + kPromiseTime};
   }
   return verdict != Verdict::kTake && is_promised ? Verdict::kPass : verdict;
 }
 
-// Another replica holds more of its beginning, and computing that here would take longer than it has waited.
+// Another replica holds more of its beginning, and computing that here would take longer than it has waited since its
+// first turn.
 bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
                                 absl::Time& look_again) const {
-  if (request.prefix_keys.empty() || request.queued_at > now) return false;  // the clock jumped
-  const absl::Time latest = request.queued_at + options_.max_affinity_wait;
+  if (request.prefix_keys.empty() || request.offered_at > now) return false;  // the clock jumped
+  const absl::Time latest = request.offered_at + options_.max_affinity_wait;
   if (now >= latest) return false;
   const int elsewhere = directory_.LongestElsewhere(replica, request.prefix_keys);
   const int more = std::min(elsewhere, scheduler.NumShareable(request)) - scheduler.NumCachedBlocks(request);
@@ -69,7 +73,7 @@ bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Sched
   const double tokens_a_second = queue_.service_rate().PromptTokensPerSecond();
   if (tokens_a_second > 0) {
     const double seconds = static_cast<double>(more) * scheduler.block_size() / tokens_a_second;
-    until = std::min(until, request.queued_at + absl::Seconds(seconds));
+    until = std::min(until, request.offered_at + absl::Seconds(seconds));
   }
   if (now >= until) return false;
   look_again = std::min(look_again, until);
@@ -87,13 +91,11 @@ void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
 
 void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors) {
   directory_.Forget(replica);
+  queue_.service_rate().Forget(replica);
   {
     absl::MutexLock lock(&mutex_);
     absl::erase_if(promises_, [replica](const auto& entry) { return entry.second.replica == replica; });
   }
-  const bool has_suspect = std::any_of(survivors.begin(), survivors.end(), [](const Scheduler::Survivor& survivor) {
-    return survivor.was_in_step && survivor.request->progress.suspect_until.has_value();
-  });
   for (Scheduler::Survivor& survivor : survivors) {
     std::unique_ptr<Request>& request = survivor.request;
     Progress& progress = request->progress;
@@ -104,9 +106,7 @@ void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> 
         request->sink->Finish({.reason = FinishReason::kError, .status = QuarantinedError()});
         continue;
       }
-      if (!has_suspect) {
-        progress.suspect_until = static_cast<int>(request->prompt.size() + progress.output.size());
-      }
+      progress.suspect_until = static_cast<int>(request->prompt.size() + progress.output.size());
     }
     queue_.GiveBack(std::move(request));
   }

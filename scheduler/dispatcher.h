@@ -34,8 +34,8 @@ bool IsQuarantined(const absl::Status& status);
 //
 // Of a request that was in a step when its replica died nobody knows whether it killed it. So it becomes a suspect: it
 // goes on elsewhere, and until it has got past the place, beside no other suspect. If that replica dies too, with the
-// suspect in a step, the suspect ends in an error ("quarantined"), and the others go on. Nobody is in a step of more
-// than kMaxDeaths replicas that die.
+// suspect in a step, the suspect ends in an error ("quarantined"), and the others go on as suspects. So who kills two
+// replicas at one place is quarantined, and nobody is in a step of more than kMaxDeaths that die.
 //
 // Thread-safe. Shared by the replicas of a server, and outlives them.
 class Dispatcher {

@@ -14,9 +14,6 @@ namespace {
 constexpr size_t kMaxPassedRequests = 16;  // of one tenant
 constexpr size_t kMaxPassedTenants = 16;
 
-// Smaller requests that may start before one that needs more blocks than are free: few, or it would starve.
-constexpr int kMaxOvertakers = 8;
-
 constexpr absl::Duration kShortestRetry = absl::Seconds(1);  // the header counts in seconds
 constexpr absl::Duration kLongestRetry = absl::Minutes(1);
 
@@ -38,7 +35,14 @@ void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   policies_ = std::move(policies);
   for (auto& [name, account] : accounts_) {
     const bool was_held_back = !account->MayRun();
+    const double old_weight = account->policy.weight;
     account->policy = policies_->For(name);
+    // What it is ahead of others was counted by its old weight.
+    for (size_t c = 0; c < kNumPriorities; ++c) {
+      const double ahead = account->counters[c] - least_counters_[c];
+      if (ahead > 0) account->counters[c] = least_counters_[c] + ahead * old_weight / account->policy.weight;
+      most_counters_[c] = std::max(most_counters_[c], account->counters[c]);
+    }
     if (was_held_back) LiftHeldBack(*account);
   }
   ++version_;
@@ -97,10 +101,11 @@ std::optional<Refusal> FairQueue::CheckTimeToFirstToken(const std::string& tenan
   return TooSlow(AccountOf(tenant), priority, prompt_tokens);
 }
 
-// What waits ahead: this tenant's own requests at its share of the replicas' speed, but no more than everybody's.
+// What waits ahead: this tenant's own requests at its share of the replicas' speed, but no more than everybody's; and
+// what is under way ahead of it on the replica where that is least.
 std::optional<Refusal> FairQueue::TooSlow(const TenantAccount& account, Priority priority,
                                           int64_t prompt_tokens) const {
-  const double tokens_a_second = service_rate_.PromptTokensPerSecond() * num_replicas_;
+  const double tokens_a_second = service_rate_.PromptTokensPerSecond();
   const double finished_a_second = service_rate_.FinishedPerSecond() * num_replicas_;
   if (options_.max_time_to_first_token == absl::InfiniteDuration() || tokens_a_second <= 0) return std::nullopt;
   double all_requests = 0, all_tokens = 0, own_requests = 0, own_tokens = 0, weights = account.policy.weight;
@@ -119,13 +124,12 @@ std::optional<Refusal> FairQueue::TooSlow(const TenantAccount& account, Priority
     }
   }
   const double share = account.policy.weight / weights;
-  const ServiceRate::Backlog backlog = service_rate_.LastBacklog();
-  // While nothing runs no step comes that would tell better.
-  const double under_way = num_running_ == 0 ? 0 : static_cast<double>(backlog.num_prompt_tokens) * num_replicas_;
-  const double tokens_ahead = std::min(all_tokens, own_tokens / share) + under_way + static_cast<double>(prompt_tokens);
+  const ServiceRate::Ahead ahead = service_rate_.LeastAhead(num_replicas_, priority, prompt_tokens);
+  const double tokens_waiting = std::min(all_tokens, own_tokens / share) / num_replicas_;
+  const double tokens_ahead = tokens_waiting + static_cast<double>(ahead.num_prompt_tokens + prompt_tokens);
   const double requests_ahead = all_requests == 0 ? 0 : std::min(all_requests, own_requests / share) + 1;
   double wait = tokens_ahead / tokens_a_second;
-  if (finished_a_second > 0 && !backlog.has_free_slots) wait = std::max(wait, requests_ahead / finished_a_second);
+  if (finished_a_second > 0 && !ahead.has_free_slots) wait = std::max(wait, requests_ahead / finished_a_second);
   const double too_long = wait - absl::ToDoubleSeconds(options_.max_time_to_first_token);
   if (too_long <= 0) return std::nullopt;
   return Refusal{Refusal::Reason::kTooSlow, RetryAfter(too_long)};
@@ -158,7 +162,7 @@ void FairQueue::Insert(std::unique_ptr<Request> request) {
   const auto c = static_cast<size_t>(request->priority);
   TenantAccount::Waiting& waiting = account.waiting[c];
   if (waiting.empty()) waiting_tenants_[c].push_back(&account);
-  request->queued_at = clock_.Now();
+  request->offered_at = absl::InfinitePast();
   tickets_[request->id] = {&account, request->priority};
   if (request->deadline < absl::InfiniteFuture()) deadlines_.insert({request->deadline, request->id});
   account.waiting_tokens[c] += static_cast<int64_t>(request->prompt.size());
@@ -244,7 +248,7 @@ TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount
     if (!account->MayRun() || std::find(passed.begin(), passed.end(), account) != passed.end()) continue;
     const auto place = [c](const TenantAccount& tenant) {
       const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
-      return std::tuple(tenant.counter, rows, tenant.waiting[c].front()->id);
+      return std::tuple(tenant.counters[c], rows, tenant.waiting[c].front()->id);
     };
     if (next == nullptr || place(*account) < place(*next)) next = account;
   }
@@ -260,6 +264,7 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
       continue;
     }
     Request& request = *waiting[i];
+    if (request.offered_at == absl::InfinitePast()) request.offered_at = now;
     const Verdict verdict = judge(request);
     if (verdict == Verdict::kTake) return {Take(account, priority, i), false};
     const bool may_be_overtaken = request.progress.num_overtakers < kMaxOvertakers;
@@ -273,8 +278,8 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
 std::unique_ptr<Request> FairQueue::Take(TenantAccount& account, Priority priority, size_t index) {
   for (Request* overtaken : too_large_) ++overtaken->progress.num_overtakers;
   std::unique_ptr<Request> request = Remove(account, priority, index);
-  least_counter_ = account.counter;
-  if (!request->progress.charged) Charge(account, PromptPrice(*request));
+  least_counters_[static_cast<size_t>(priority)] = account.CounterIn(priority);
+  if (!request->progress.charged) Charge(account, priority, PromptPrice(*request));
   request->progress.charged = true;
   request->weight = account.policy.weight;
   ++account.num_running;
@@ -303,21 +308,23 @@ double FairQueue::PromptPrice(const Request& request) const {
   return token_price * static_cast<double>(request.prompt.size());
 }
 
-void FairQueue::Charge(TenantAccount& account, double price) {
-  account.counter += price / account.policy.weight;
-  most_counter_ = std::max(most_counter_, account.counter);
+void FairQueue::Charge(TenantAccount& account, Priority priority, double price) {
+  double& counter = account.CounterIn(priority);
+  counter += price / account.policy.weight;
+  double& most = most_counters_[static_cast<size_t>(priority)];
+  most = std::max(most, counter);
 }
 
-void FairQueue::ChargeCached(TenantAccount& account, int64_t tokens) {
+void FairQueue::ChargeCached(const Request& request, int64_t tokens) {
   absl::MutexLock lock(&mutex_);
-  Charge(account, (options_.cached_token_price - 1.0) * static_cast<double>(tokens));
+  Charge(*request.account, request.priority, (options_.cached_token_price - 1.0) * static_cast<double>(tokens));
 }
 
-void FairQueue::ChargeDrawn(absl::Span<TenantAccount* const> accounts) {
+void FairQueue::ChargeDrawn(absl::Span<const Request* const> requests) {
   absl::MutexLock lock(&mutex_);
-  for (TenantAccount* account : accounts) {
-    Charge(*account, options_.output_token_price);
-    account->bucket.Take(1);
+  for (const Request* request : requests) {
+    Charge(*request->account, request->priority, options_.output_token_price);
+    request->account->bucket.Take(1);
   }
 }
 
@@ -330,31 +337,27 @@ void FairQueue::Leave(TenantAccount& account) {
   if (was_held_back) LiftHeldBack(account);
 }
 
-// Lower classes don't count: who is starved there by higher ones has a counter that stands still.
 void FairQueue::LiftToOthers(TenantAccount& account, Priority priority) {
   double least = std::numeric_limits<double>::infinity();
-  for (size_t c = static_cast<size_t>(priority); c < kNumPriorities; ++c) {
-    for (const TenantAccount* other : waiting_tenants_[c]) {
-      if (other != &account && other->MayRun()) least = std::min(least, other->counter);
-    }
+  for (TenantAccount* other : waiting_tenants_[static_cast<size_t>(priority)]) {
+    if (other != &account && other->MayRun()) least = std::min(least, other->CounterIn(priority));
   }
   if (least == std::numeric_limits<double>::infinity()) least = IdleCounter(priority);
-  account.counter = std::max(account.counter, least);
+  account.CounterIn(priority) = std::max(account.CounterIn(priority), least);
 }
 
 // Its cap let it run nothing more until now; that earned it no credit among those it goes on with.
 void FairQueue::LiftHeldBack(TenantAccount& account) {
-  int c = kNumPriorities - 1;
-  while (c > 0 && account.waiting[static_cast<size_t>(c)].empty()) --c;
-  LiftToOthers(account, static_cast<Priority>(c));
+  for (int c = 0; c < kNumPriorities; ++c) {
+    if (!account.waiting[static_cast<size_t>(c)].empty()) LiftToOthers(account, static_cast<Priority>(c));
+  }
 }
 
-// Where a tenant starts that finds nobody to compare with. While nobody waits in its class or a higher one, nobody is
-// served there at another's cost, and all are even.
+// Where a tenant starts that finds nobody to compare with. While nobody waits in a class, nobody is served there at
+// another's cost, and all are even.
 double FairQueue::IdleCounter(Priority priority) const {
-  const bool some_wait = std::any_of(waiting_tenants_.begin() + static_cast<std::ptrdiff_t>(priority),
-                                     waiting_tenants_.end(), [](const auto& tenants) { return !tenants.empty(); });
-  return some_wait ? least_counter_ : most_counter_;
+  const auto c = static_cast<size_t>(priority);
+  return waiting_tenants_[c].empty() ? most_counters_[c] : least_counters_[c];
 }
 
 // Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
@@ -365,7 +368,11 @@ void FairQueue::ForgetIdle() {
   absl::erase_if(accounts_, [&](const auto& entry) {
     TenantAccount& account = *entry.second;
     account.bucket.Refill(now, account.policy.max_tokens_per_minute);
-    return account.IsIdle() && account.bucket.IsFull() && account.counter <= IdleCounter(Priority::kLow);
+    bool is_even = true;
+    for (int c = 0; c < kNumPriorities; ++c) {
+      is_even = is_even && account.counters[static_cast<size_t>(c)] <= IdleCounter(static_cast<Priority>(c));
+    }
+    return account.IsIdle() && account.bucket.IsFull() && is_even;
   });
   num_kept_accounts_ = std::max<size_t>(accounts_.size(), kMinAccounts);
 }
@@ -427,7 +434,6 @@ bool FairQueue::drained() const {
 QueueStats FairQueue::stats() const {
   QueueStats stats;
   absl::MutexLock lock(&mutex_);
-  double least = std::numeric_limits<double>::infinity(), most = -least;
   for (const auto& [name, account] : accounts_) {
     if (account->num_waiting == 0 && account->num_running == 0) continue;
     QueueStats::Tenant& tenant = stats.tenants.emplace_back();
@@ -437,11 +443,16 @@ QueueStats FairQueue::stats() const {
     for (size_t c = 0; c < kNumPriorities; ++c) {
       tenant.num_waiting[c] = static_cast<int64_t>(account->waiting[c].size());
     }
-    if (account->num_waiting == 0 || !account->MayRun()) continue;
-    least = std::min(least, account->counter);
-    most = std::max(most, account->counter);
   }
-  if (most > least) stats.fairness_gap = most - least;
+  for (size_t c = 0; c < kNumPriorities; ++c) {
+    double least = std::numeric_limits<double>::infinity(), most = -least;
+    for (const TenantAccount* account : waiting_tenants_[c]) {
+      if (!account->MayRun()) continue;
+      least = std::min(least, account->counters[c]);
+      most = std::max(most, account->counters[c]);
+    }
+    stats.fairness_gap = std::max(stats.fairness_gap, most - least);
+  }
   return stats;
 }
 

@@ -68,19 +68,22 @@ class QueuePlaces {
 enum class Verdict {
   kTake,      // it starts now
   kPass,      // it must wait, but holds nobody up
-  kTooLarge,  // it must wait until more blocks are free; a few that need fewer may overtake it
+  kTooLarge,  // it must wait until more blocks are free; kMaxOvertakers that need fewer may overtake it
   kBlocked,   // it must wait, and everybody behind it too
 };
 
-// Orders requests by class, then among tenants by a virtual token counter (VTC, arXiv 2401.00588): the tenant that was
-// served least for its weight comes first; a tenant that asked for nothing, or whose cap held it back, is lifted to the
-// least counter of those that wait, so that idling earns no credit. Within a tenant and class: first come, first
-// served, also for what a replica gives back.
+// Orders requests by class, then among tenants by a virtual token counter for each class (VTC, arXiv 2401.00588): the
+// tenant that was served least for its weight comes first; a tenant that asked for nothing, or whose cap held it back,
+// is lifted to the least counter of those that wait, so that idling earns no credit. Within a tenant and class: first
+// come, first served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
 // may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.
 class FairQueue {
  public:
+  // So many smaller requests may start before one that needs more blocks than are free, or it would starve.
+  static constexpr int kMaxOvertakers = 8;
+
   FairQueue(const FairQueueOptions& options, const Clock& clock);  // the clock outlives the queue
   ~FairQueue();
 
@@ -106,10 +109,10 @@ class FairQueue {
   // Back to its place, with what it has so far; not charged again. Ends it if nobody waits for it any more.
   void GiveBack(std::unique_ptr<Request> request);
 
-  // What a pulled request did.
-  void ChargeCached(TenantAccount& account, int64_t tokens);    // so many of its prompt were not computed
-  void ChargeDrawn(absl::Span<TenantAccount* const> accounts);  // for each a token drawn
-  void Leave(TenantAccount& account);                           // it runs no more, and does not come back
+  // What pulled requests did.
+  void ChargeCached(const Request& request, int64_t tokens);    // so many of its prompt were not computed
+  void ChargeDrawn(absl::Span<const Request* const> requests);  // each has drawn a token
+  void Leave(TenantAccount& account);                           // one runs no more, and does not come back
 
   // Takes a waiting request out and finishes its sink as cancelled. False: it isn't waiting (any more).
   bool Cancel(int64_t request_id);
@@ -160,7 +163,7 @@ class FairQueue {
   Offer OfferAll(Judge judge, Ended& ended) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Request> Take(TenantAccount& account, Priority priority, size_t index)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Charge(TenantAccount& account, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Charge(TenantAccount& account, Priority priority, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftHeldBack(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double IdleCounter(Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -189,8 +192,9 @@ class FairQueue {
   std::atomic<int> num_waiting_ = 0;  // written under mutex_; read without it, by metrics
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;
-  double least_counter_ ABSL_GUARDED_BY(mutex_) = 0;  // of the tenant that was last pulled from
-  double most_counter_ ABSL_GUARDED_BY(mutex_) = 0;
+  // By class.
+  std::array<double, kNumPriorities> least_counters_ ABSL_GUARDED_BY(mutex_){};  // of the tenant last pulled from
+  std::array<double, kNumPriorities> most_counters_ ABSL_GUARDED_BY(mutex_){};   // of all
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;  // grows with everything that may let a replica start more
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // not OK: no replica is left

@@ -69,9 +69,10 @@ void Replica::PullWork() {
     Dispatcher::Pulled pulled = dispatcher_.Pull(id_, scheduler_);
     queue_version_ = pulled.version;
     look_again_ = pulled.look_again;
-    if (pulled.request == nullptr) return;
+    if (pulled.request == nullptr) break;
     scheduler_.Add(std::move(pulled.request));
   }
+  if (!HasWork()) dispatcher_.queue().service_rate().ObserveIdle(id_);
 }
 
 // Keeps every pipeline stage busy, and one step ahead.
@@ -90,7 +91,7 @@ void Replica::FinishStep() {
   const Stopwatch stopwatch(clock_, host_time_);
   const absl::StatusOr<ServiceRate::Step> did = scheduler_.Commit(*result);
   if (!did.ok()) return Die(did.status());
-  dispatcher_.queue().service_rate().Observe(*did);
+  dispatcher_.queue().service_rate().Observe(id_, *did);
 }
 
 // What was told before the death is told first.
@@ -109,7 +110,7 @@ void Replica::Publish() {
   drawn_.clear();
   for (const Event& event : scheduler_.events()) {
     const auto* token = std::get_if<SampledToken>(&event.what);
-    if (token != nullptr && !token->in_prompt) drawn_.push_back(event.request->account);
+    if (token != nullptr && !token->in_prompt) drawn_.push_back(event.request);
   }
   if (!drawn_.empty()) dispatcher_.queue().ChargeDrawn(drawn_);
   for (const Event& event : scheduler_.events()) Tell(event);
@@ -130,7 +131,7 @@ void Replica::Tell(const Event& event) {
   FairQueue& queue = dispatcher_.queue();
   if (const auto* started = std::get_if<Event::Started>(&event.what)) {
     request.sink->Start(started->num_cached_tokens);
-    if (started->num_cached_tokens > 0) queue.ChargeCached(*request.account, started->num_cached_tokens);
+    if (started->num_cached_tokens > 0) queue.ChargeCached(request, started->num_cached_tokens);
   } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
     request.sink->Push(*token);
   } else {

@@ -60,7 +60,7 @@ class Replica {
   Scheduler scheduler_;
   uint64_t queue_version_ = 0;  // at the last pull
   absl::Time look_again_ = absl::InfiniteFuture();
-  std::vector<TenantAccount*> drawn_;  // of each token that is published; kept for its memory
+  std::vector<const Request*> drawn_;  // of each token that is published; kept for its memory
   absl::Duration host_time_;           // of the scheduler, since the last step
   FixedHistogram<12> scheduler_seconds_{kHostTimeBounds};
   std::thread thread_;

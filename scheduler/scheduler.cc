@@ -285,7 +285,10 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   did.backlog.has_free_slots = !free_slots_.empty();
   for (const auto& sequence : running_) {
     const int uncomputed = sequence->num_uncomputed();
-    did.backlog.num_prompt_tokens += uncomputed > 1 ? uncomputed : 0;
+    if (uncomputed <= 1 || sequence->leaving != Sequence::Leaving::kNo) continue;
+    const auto c = static_cast<size_t>(sequence->request->priority);
+    ++did.backlog.num_prompts[c];
+    did.backlog.num_prompt_tokens[c] += uncomputed;
   }
   step.chunks.clear();
   spare_chunks_.push_back(std::move(step.chunks));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -67,7 +68,7 @@ class Scheduler {
   // and it can start when their steps have ended; unless another replica makes room for it already (may_preempt is
   // false). Requires CheckFits. Called under the fair queue's lock.
   Verdict Judge(const Request& request, bool may_preempt = true);
-  // The last Judge preempted somebody, but the request can't start yet.
+  // Those who give way to the request that was judged last suffice, but have not left yet.
   bool makes_room() const { return makes_room_; }
   // Requires that Judge has just said kTake.
   void Add(std::unique_ptr<Request> request);
@@ -152,11 +153,11 @@ class Scheduler {
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
-  bool IsKnownMisfit(const Request& request) const;
+  bool IsKnownMisfit(const Request& request, bool may_preempt) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, bool may_preempt);
   bool HasRoom(int num_blocks) const;
-  std::vector<Victim> VictimsFor(const Request& request, int num_blocks) const;
+  std::optional<std::vector<Victim>> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
   void RegisterBlocks(Sequence& sequence);
   void ForgetComputing(const Sequence& sequence);
@@ -186,6 +187,7 @@ class Scheduler {
   struct Misfit {
     int64_t id = 0;
     int64_t num_running = 0;
+    bool could_preempt = false;  // and still did not fit
   };
   std::vector<Misfit> misfits_;
   bool makes_room_ = false;

@@ -26,9 +26,12 @@ struct TenantAccount {
   int64_t num_waiting = 0;                               // in all classes
   int64_t num_reserved = 0;                              // places promised
   int64_t num_running = 0;
-  double counter = 0;  // service received so far, in prompt tokens, over the weight
+  // Service received so far in each class, in prompt tokens, over the weight. Classes are counted apart: what a tenant
+  // got in a high one, where nobody was before it, costs it no turn in a lower one.
+  std::array<double, kNumPriorities> counters{};
   TokenBucket bucket;
 
+  double& CounterIn(Priority priority) { return counters[static_cast<size_t>(priority)]; }
   Waiting& WaitingIn(Priority priority) { return waiting[static_cast<size_t>(priority)]; }
   bool MayRun() const { return num_running < policy.max_running; }
   bool IsIdle() const { return num_waiting == 0 && num_reserved == 0 && num_running == 0; }

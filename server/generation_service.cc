@@ -6,6 +6,7 @@
 #include "kernels/status_macros.h"
 #include "server/api_error.h"
 #include "server/limits.h"
+#include "server/random_id.h"
 #include "server/sampling.h"
 
 namespace weft {
@@ -249,10 +250,13 @@ uint64_t GenerationService::Seed(const GenerateRequest& request) {
 }
 
 void GenerationService::SetPrefixKeys(const GenerateRequest& request, Request& prototype) const {
-  if (options_.prefix_cache == PrefixCache::kOff) return;
+  const bool is_off = options_.prefix_cache == PrefixCache::kOff;
+  if (is_off && request.n == 1) return;
   const bool everybody = options_.prefix_cache == PrefixCache::kAll;
   const absl::string_view tenant = everybody ? absl::string_view() : absl::string_view(request.tenant);
-  prototype.prefix_scope = ScopeKey(tenant, options_.model.fingerprint, request.cache_salt);
+  // Where nothing is shared between requests, choices of one still share its prompt.
+  const std::string salt = is_off ? RandomId("only-") : request.cache_salt;
+  prototype.prefix_scope = ScopeKey(tenant, options_.model.fingerprint, salt);
   prototype.prefix_keys = PrefixKeys(*prototype.prefix_scope, prototype.prompt, options_.block_size);
 }
 

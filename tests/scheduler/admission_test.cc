@@ -197,7 +197,7 @@ TEST(SchedulerTest, SuspectsRunApart) {
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(sinks[i]->tokens, Expected(Prompt(6, static_cast<int>(i)), i, 6));
 }
 
-TEST(AdmissionTest, OneThatIsTooLargeIsToldFromOneThatHasNoRow) {
+TEST(SchedulerTest, OneThatIsTooLargeIsToldFromOneThatHasNoRow) {
   SteppedScheduler bench(Limits(12, 4, 3, 64));
   bench.Add(Prompt(24, 1), 8);
   bench.Step();
@@ -210,6 +210,22 @@ TEST(AdmissionTest, OneThatIsTooLargeIsToldFromOneThatHasNoRow) {
   full.Step();
   full.Add(Prompt(4, 2), 8);
   EXPECT_EQ(full.scheduler.Judge(*full.line[0]), Verdict::kBlocked);
+}
+
+// Room that is being made for one is not given to another meanwhile.
+TEST(SchedulerTest, WhoWaitsForThoseThatGaveWayIsNotOvertaken) {
+  SteppedScheduler bench(Limits(12, 4, 4, 64));
+  bench.Add(Prompt(40, 1), 8, {.priority = Priority::kLow});
+  bench.Step();
+  bench.Step();
+  const auto high = bench.Add(Prompt(30, 2), 8, {.priority = Priority::kHigh});
+  const Request& waiting = *bench.line[0];
+  bench.scheduler.Schedule();  // the low one is in a step when it must give way
+  for (int look = 0; look < 2; ++look) {
+    EXPECT_EQ(bench.scheduler.Judge(waiting), Verdict::kBlocked) << look;
+    EXPECT_TRUE(bench.scheduler.makes_room());
+  }
+  EXPECT_EQ(NumPreemptions(bench.scheduler, PreemptionReason::kPriority), 1);
 }
 
 }  // namespace

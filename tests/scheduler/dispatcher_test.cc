@@ -36,10 +36,11 @@ struct RequestOptions {
 
 // Replicas of one queue without threads: each does something when the test says so.
 struct Group {
-  explicit Group(int num_replicas, absl::Duration max_affinity_wait = absl::Hours(10))
+  explicit Group(int num_replicas, absl::Duration max_affinity_wait = absl::Hours(10),
+                 const EngineLimits& limits = kLimits)
       : dispatcher({.num_replicas = num_replicas, .max_affinity_wait = max_affinity_wait}, queue, clock) {
     for (int id = 0; id < num_replicas; ++id) {
-      auto engine = std::make_unique<FakeEngine>(kLimits);
+      auto engine = std::make_unique<FakeEngine>(limits);
       engines.push_back(engine.get());
       const SchedulerOptions options{.tell_cache_changes = dispatcher.tracks_prefixes()};
       replicas.push_back(std::make_unique<Replica>(id, std::move(engine), options, dispatcher, clock));
@@ -231,6 +232,30 @@ struct WarmGroup : Group {
     RunUntilDone();
   }
 };
+
+// After eight have overtaken it one replica keeps its blocks for it, and the others go on.
+TEST(DispatcherTest, ALargeRequestHoldsUpOneReplicaAtMost) {
+  EngineLimits limits = kLimits;
+  limits.num_blocks = 18;
+  limits.max_num_seqs = 4;
+  Group group(2, absl::Hours(10), limits);
+  for (size_t id = 0; id < 2; ++id) {
+    group.Push({.tenant = "stream", .prompt = Sequence(20), .max_tokens = 40});
+    group.Turn(id);
+  }
+  const int64_t large = group.Push({.tenant = "stream", .prompt = Sequence(58), .max_tokens = 4});
+  for (int i = 0; i < 200; ++i) group.Push({.tenant = "small", .max_tokens = 2});
+  const auto num_finished = [&group] {
+    return std::count_if(group.sinks.begin(), group.sinks.end(), [](const auto& s) { return s->finish.has_value(); });
+  };
+  for (int round = 0; round < 30; ++round) {
+    for (size_t id = 0; id < 2; ++id) group.Turn(id);
+  }
+  EXPECT_FALSE(group.sinks[static_cast<size_t>(large)]->finish.has_value()) << "the streams hold too much";
+  EXPECT_GE(num_finished(), 25) << "one replica goes on";
+  group.RunUntilDone();
+  group.ExpectItsTokens(large);
+}
 
 TEST(DispatcherTest, ARequestWaitsAMomentForTheReplicaWithItsPrefix) {
   WarmGroup group;

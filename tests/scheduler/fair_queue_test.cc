@@ -138,9 +138,38 @@ TEST(FairQueueTest, FewOvertakeOneThatIsTooLarge) {
     line.queue.Leave(*request->account);
     ++num_overtakers;
   }
-  EXPECT_GT(num_overtakers, 2);
-  EXPECT_LT(num_overtakers, 20);
+  EXPECT_EQ(num_overtakers, FairQueue::kMaxOvertakers);
   EXPECT_EQ(line.Pop()->id, 0) << "the first, once it fits";
+}
+
+// Strict classes serve a tenant at nobody's cost in a lower one.
+TEST(FairQueueTest, WhatAHighClassGetsCostsNoTurnInALowerOne) {
+  for (const double others_weight : {1.0, 0.001}) {
+    Line line;
+    line.SetPolicy("other", {.weight = others_weight});
+    line.Push(0, "other", {.priority = Priority::kHigh});
+    line.PopTenant();
+    int64_t id = 1;
+    for (; id < 201; ++id) line.Push(id, id % 2 == 0 ? "mixed" : "plain");
+    std::map<std::string, int> popped;
+    for (int i = 0; i < 100; ++i) {
+      if (i % 10 == 0) {
+        line.Push(id++, "mixed", {.prompt_tokens = 1, .priority = Priority::kHigh});
+        line.PopTenant();
+      }
+      ++popped[line.PopTenant()];
+    }
+    EXPECT_NEAR(popped["mixed"], 50, 2) << others_weight;
+  }
+}
+
+TEST(FairQueueTest, AWeightThatIsRaisedCountsAtOnce) {
+  Line line;
+  line.SetPolicy("nightly", {.weight = 0.01});
+  for (int64_t id = 0; id < 400; ++id) line.Push(id, id % 2 == 0 ? "nightly" : "busy");
+  EXPECT_LE(line.PopTenants(50)["nightly"], 2);
+  line.SetPolicy("nightly", {});
+  EXPECT_NEAR(line.PopTenants(100)["nightly"], 50, 3);
 }
 
 TEST(FairQueueTest, AScoredPromptCostsMore) {
@@ -155,7 +184,7 @@ TEST(FairQueueTest, CachedPromptTokensCostATenth) {
   std::map<std::string, int> popped;
   for (int i = 0; i < 110; ++i) {
     const auto request = line.Pop();
-    if (request->tenant == "cached") line.queue.ChargeCached(*request->account, 100);
+    if (request->tenant == "cached") line.queue.ChargeCached(*request, 100);
     ++popped[request->tenant];
   }
   EXPECT_NEAR(popped["cached"], 100, 2);
@@ -166,7 +195,7 @@ TEST(FairQueueTest, OutputTokensCountAsService) {
   for (int64_t id = 0; id < 12; ++id) line.Push(id, id % 2 == 0 ? "a" : "b");
   const auto first = line.Pop();
   EXPECT_EQ(first->tenant, "a");
-  const std::vector<TenantAccount*> drawn(1000, first->account);
+  const std::vector<const Request*> drawn(1000, first.get());
   line.queue.ChargeDrawn(drawn);
   for (int i = 0; i < 6; ++i) EXPECT_EQ(line.PopTenant(), "b");
 }
@@ -219,7 +248,7 @@ TEST(FairQueueTest, WhileOnlyALowerClassWaitsAllAreEven) {
   for (const bool parked_was_pulled : {false, true}) {
     Line line;
     const auto drawn = [&](const Request& request) {
-      line.queue.ChargeDrawn(std::vector<TenantAccount*>(1000, request.account));
+      line.queue.ChargeDrawn(std::vector<const Request*>(1000, &request));
     };
     line.Push(0, "parked", {.priority = Priority::kLow});
     line.Push(1, "parked", {.priority = Priority::kLow});
@@ -300,8 +329,8 @@ TEST(FairQueueTest, KeepsATenantsTokensAMinute) {
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
   line.clock.Advance(absl::Seconds(2));
   EXPECT_EQ(line.RefusalOf("a"), std::nullopt);
-  const std::vector<TenantAccount*> drawn(10, line.Pop()->account);
-  line.queue.ChargeDrawn(drawn);
+  const auto running = line.Pop();
+  line.queue.ChargeDrawn(std::vector<const Request*>(10, running.get()));
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
   line.clock.Advance(-absl::Hours(1));
   EXPECT_EQ(line.RefusalOf("a"), Reason::kTenantRate);
@@ -370,7 +399,7 @@ TEST(FairQueueTest, WhoMustWaitForAPrefixHoldsNobodyUp) {
   EXPECT_EQ(line.Pop()->id, 0);
 }
 
-TEST(FairQueueTest, NobodyOvertakesWhoeverIsTooLargeJustNow) {
+TEST(FairQueueTest, OnlyAHigherClassGoesBeforeOneThatBlocks) {
   Line line;
   line.Push(0, "a", {.prompt_tokens = 1000});
   line.Push(1, "b");
@@ -440,7 +469,7 @@ TEST(FairQueueTest, RefusesWhoseFirstTokenWouldComeTooLate) {
   Line line({.max_time_to_first_token = absl::Seconds(2)});
   for (int64_t id = 0; id < 10; ++id) line.Push(id, "busy", {.prompt_tokens = 1000});
   EXPECT_EQ(line.RefusalOf("busy"), std::nullopt) << "nothing is known of the replicas' speed";
-  line.queue.service_rate().Observe({.took = absl::Seconds(1), .num_prompt_tokens = 1000, .num_finished = 5});
+  line.queue.service_rate().Observe(0, {.took = absl::Seconds(1), .num_prompt_tokens = 1000, .num_finished = 5});
   EXPECT_EQ(line.RefusalOf("busy"), Reason::kTooSlow);
   EXPECT_EQ(line.RefusalOf("other"), std::nullopt) << "it has its own share";
   EXPECT_TRUE(line.queue.CheckTimeToFirstToken("other", Priority::kNormal, 10'000).has_value());
@@ -464,8 +493,15 @@ TEST(FairQueueTest, WhoFindsNobodyBeforeItIsRefusedOnlyForItsOwnLength) {
       {"one that waits while rows are free is about to start", 1, {.has_free_slots = true}, 100, false},
       {"one that waits for a row", 1, {.has_free_slots = false}, 100, true},
       {"prompts that wait", 2, {.has_free_slots = true}, 1000, true},
-      {"prompts under way", 0, {.has_free_slots = true, .num_prompt_tokens = 1901}, 100, true},
-      {"few prompts under way", 0, {.has_free_slots = true, .num_prompt_tokens = 1900}, 100, false},
+      {"a prompt under way, in its class",
+       0,
+       {.num_prompts = {0, 1, 0}, .num_prompt_tokens = {0, 9000, 0}},
+       1000,
+       false},
+      {"two of them", 0, {.num_prompts = {0, 2, 0}, .num_prompt_tokens = {0, 9000, 0}}, 1000, true},
+      {"short ones", 0, {.num_prompts = {0, 2, 0}, .num_prompt_tokens = {0, 1000, 0}}, 1000, false},
+      {"of a higher class", 0, {.num_prompts = {0, 0, 1}, .num_prompt_tokens = {0, 0, 1001}}, 1000, true},
+      {"of a lower class", 0, {.num_prompts = {9, 0, 0}, .num_prompt_tokens = {9000, 0, 0}}, 1000, false},
   };
   for (const Case& c : cases) {
     Line line({.max_time_to_first_token = absl::Seconds(2)});
@@ -473,7 +509,7 @@ TEST(FairQueueTest, WhoFindsNobodyBeforeItIsRefusedOnlyForItsOwnLength) {
     const auto running = line.Pop();
     for (int64_t id = 1; id <= c.num_waiting; ++id) line.Push(id, "a", {.prompt_tokens = 501});
     line.queue.service_rate().Observe(
-        {.took = absl::Seconds(10), .num_prompt_tokens = 10'000, .num_finished = 1, .backlog = c.backlog});
+        0, {.took = absl::Seconds(10), .num_prompt_tokens = 10'000, .num_finished = 1, .backlog = c.backlog});
     const auto refusal = line.queue.CheckTimeToFirstToken("a", Priority::kNormal, c.prompt_tokens);
     EXPECT_EQ(refusal.has_value(), c.is_refused) << c.what;
     if (refusal.has_value()) {
@@ -482,16 +518,24 @@ TEST(FairQueueTest, WhoFindsNobodyBeforeItIsRefusedOnlyForItsOwnLength) {
   }
 }
 
-// Nobody would ever be let in to make a step that says otherwise.
-TEST(FairQueueTest, WhileNothingRunsNobodyWaitsForWhatWasUnderWay) {
+TEST(FairQueueTest, AReplicaThatIsIdleKeepsNobodyOut) {
   Line line({.max_time_to_first_token = absl::Seconds(2)});
-  line.Push(0, "a");
-  const auto cut_off = line.Pop();
-  line.queue.service_rate().Observe(
-      {.took = absl::Seconds(1), .num_prompt_tokens = 1000, .backlog = {.num_prompt_tokens = 100'000}});
-  EXPECT_EQ(line.RefusalOf("b"), Reason::kTooSlow);
-  line.queue.Leave(*cut_off->account);
-  EXPECT_EQ(line.RefusalOf("b"), std::nullopt);
+  ServiceRate& rate = line.queue.service_rate();
+  const auto is_refused = [&] { return line.RefusalOf("b").has_value(); };
+  const ServiceRate::Step busy{.took = absl::Seconds(1),
+                               .num_prompt_tokens = 1000,
+                               .backlog = {.num_prompts = {0, 0, 1}, .num_prompt_tokens = {0, 0, 100'000}}};
+  rate.Observe(0, busy);
+  EXPECT_TRUE(is_refused());
+  line.queue.SetNumReplicas(2);
+  EXPECT_FALSE(is_refused()) << "the other has done nothing yet";
+  rate.Observe(1, busy);
+  EXPECT_TRUE(is_refused());
+  rate.ObserveIdle(1);
+  EXPECT_FALSE(is_refused());
+  rate.Forget(1);
+  line.queue.SetNumReplicas(1);
+  EXPECT_TRUE(is_refused()) << "it died";
 }
 
 TEST(FairQueueTest, TellsHowFarTenantsAreApart) {

@@ -28,7 +28,8 @@ inline EngineLimits Limits(int num_blocks, int block_size, int max_num_seqs, int
 
 inline std::vector<int32_t> Prompt(int length, int seed) {
   std::vector<int32_t> tokens;
-  for (int i = 0; i < length; ++i) tokens.push_back((seed * 7919 + i * 104729) % kVocab);
+  for (int i = 0; i < length; ++i)
+    tokens.push_back(static_cast<int32_t>((int64_t{seed} * 7919 + int64_t{i} * 104729) % kVocab));
   return tokens;
 }
 
@@ -67,11 +68,13 @@ struct SteppedScheduler {
   }
 
   void Pull() {
+    bool may_preempt = true;
     for (size_t i = 0; i < line.size();) {
-      const Verdict verdict = scheduler.Judge(*line[i]);
+      const Verdict verdict = scheduler.Judge(*line[i], may_preempt);
       scheduler.CheckInvariants();
-      if (verdict == Verdict::kBlocked || verdict == Verdict::kTooLarge) return;
-      if (verdict == Verdict::kPass) {
+      if (verdict == Verdict::kBlocked) return;
+      if (verdict == Verdict::kTooLarge) may_preempt = false;
+      if (verdict != Verdict::kTake) {
         ++i;
         continue;
       }

@@ -56,6 +56,7 @@ struct FakeServingOptions {
   std::vector<int64_t> steps_to_live;  // of the first replicas' engines; the others live on
   absl::Duration max_ttft = absl::InfiniteDuration();
   TenantPolicies policies;
+  PrefixCache prefix_cache = PrefixCache::kTenant;
   int64_t max_model_len = 256;
   std::vector<int32_t> eos_token_ids;
   GenerationConfig defaults;
@@ -92,6 +93,7 @@ class FakeServing {
       replicas.push_back(std::make_unique<Replica>(id, std::move(engine), scheduler_options, dispatcher, clock));
     }
     GenerationServiceOptions service_options;
+    service_options.prefix_cache = options.prefix_cache;
     service_options.model = {.names = {"fake", "alias"},
                              .root = "/models/fake",
                              .created = absl::UnixEpoch(),

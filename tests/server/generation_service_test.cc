@@ -171,6 +171,19 @@ TEST(GenerationServiceTest, PrefixesAreSharedWithinATenantAndASalt) {
   EXPECT_EQ(cached("a", "salt"), 32);
 }
 
+TEST(GenerationServiceTest, WithoutAPrefixCacheTheChoicesOfOneRequestStillShareItsPrompt) {
+  FakeServing serving({.prefix_cache = PrefixCache::kOff});
+  GenerateRequest request = PromptOf(std::vector<int32_t>(40, 5), 1);
+  const auto computed = [&] {
+    GenerateAll(serving, request);
+    return MetricValue(serving.metrics, "weft_computed_tokens_total");
+  };
+  EXPECT_EQ(computed(), 40);
+  EXPECT_EQ(computed(), 80) << "nothing is shared between requests";
+  request.n = 3;
+  EXPECT_EQ(computed(), 80 + 40 + 8 + 8);
+}
+
 TEST(GenerationServiceTest, ALongEchoComesInParts) {
   FakeServing serving({.max_model_len = 1000});
   GenerateRequest request = PromptOf(std::vector<int32_t>(600, 5), 1);

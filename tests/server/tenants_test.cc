@@ -214,7 +214,7 @@ TEST_F(TenantsTest, WhoWouldWaitTooLongIsRefusedAtOnce) {
   Start({.start_replica = false, .max_ttft = absl::Seconds(2)});
   // 100 prompt tokens and ten sequences a second.
   for (int i = 0; i < 50; ++i) {
-    serving_->queue.service_rate().Observe({.took = absl::Seconds(1), .num_prompt_tokens = 100, .num_finished = 10});
+    serving_->queue.service_rate().Observe(0, {.took = absl::Seconds(1), .num_prompt_tokens = 100, .num_finished = 10});
   }
   const std::string fits = absl::StrCat(R"({"prompt":")", std::string(100, 'x'), R"(","max_tokens":1})");
   std::string ids = "1";

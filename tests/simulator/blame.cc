@@ -6,21 +6,19 @@
 
 namespace weft {
 
-// One that was suspected before is to blame, and the others are not. If there was none, all are suspects from now on.
-// Whoever was in a step of so many that died is not tried again.
+// One that was suspected before is to blame; the others are suspects from now on. Whoever was in a step of so many that
+// died is not tried again.
 void Blame::OnDeath(const std::vector<SimRequest*>& in_steps) {
   std::vector<SimRequest*> there;
   for (SimRequest* request : in_steps) {
     const bool is_quarantined = request->finish.has_value() && IsQuarantined(request->finish->status);
     if (!request->finish.has_value() || is_quarantined) there.push_back(request);  // the others were about to leave
   }
-  const bool has_suspect =
-      std::any_of(there.begin(), there.end(), [](const SimRequest* request) { return request->IsSuspect(); });
   for (SimRequest* request : there) {
     const bool is_to_blame = request->IsSuspect() || ++request->num_deaths >= Dispatcher::kMaxDeaths;
     CHECK(is_to_blame == request->finish.has_value(), "a suspect is quarantined, and nobody else");
     if (is_to_blame) quarantined_.push_back(request);
-    if (!has_suspect) request->suspect_until = request->num_tokens;
+    request->suspect_until = request->num_tokens;
   }
 }
 

@@ -15,12 +15,9 @@ constexpr double kNone = std::numeric_limits<double>::infinity();
 // Sums of the same numbers in another order.
 double Slack(double value) { return 1e-9 * (1 + std::abs(value)); }
 
-// Of the classes in which a tenant waits; the lowest if it doesn't.
-Priority HighestWaiting(const TenantAccount& account) {
-  int c = kNumPriorities - 1;
-  while (c > 0 && account.waiting[static_cast<size_t>(c)].empty()) --c;
-  return static_cast<Priority>(c);
-}
+size_t Index(Priority priority) { return static_cast<size_t>(priority); }
+
+constexpr Priority kClasses[] = {Priority::kLow, Priority::kNormal, Priority::kHigh};
 
 }  // namespace
 
@@ -82,29 +79,33 @@ void Ledger::Refill(int tenant) {
   own.filled_at = now;
 }
 
-// The least counter of those that wait in this class or a higher one and may run, but for one tenant, as low as it may
-// have been in this part.
+// The least counter of those that wait in this class and may run, but for one tenant, as low as it may have been in
+// this part.
 double Ledger::LeastOfOthers(const TenantAccount* account, Priority priority) const {
   double least = kNone;
   for (const SimRequest* request : scene_.live) {
     const TenantAccount* const other = request->raw->account;
-    if (request->where != SimRequest::kWaiting || other == account || request->raw->priority < priority) continue;
+    if (request->where != SimRequest::kWaiting || other == account || request->raw->priority != priority) continue;
     const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
     if (other->num_running >= policy.max_running) continue;
-    least = std::min(least, other->counter - tenants_[static_cast<size_t>(request->tenant)].cost / policy.weight);
+    const double cost = tenants_[static_cast<size_t>(request->tenant)].books[Index(priority)].cost;
+    least = std::min(least, other->counters[Index(priority)] - cost / policy.weight);
   }
   return least;
 }
 
 // Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits in
-// this class or a higher one, to whoever was ever served most; and otherwise to the tenant that was last pulled from.
+// this class, to whoever was ever served most there; and otherwise to the tenant that was last pulled from.
 std::pair<double, double> Ledger::LiftOf(const TenantAccount* account, Priority priority) const {
   const double least = LeastOfOthers(account, priority);
   if (least < kNone) return {least, least};
   const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* request) {
-    return request->where == SimRequest::kWaiting && request->raw->priority >= priority;
+    return request->where == SimRequest::kWaiting && request->raw->priority == priority;
   });
-  return some_wait ? std::pair(least_pulled_, most_pulled_) : std::pair(least_most_, most_most_);
+  if (some_wait) return {pulled_[Index(priority)].least, pulled_[Index(priority)].most};
+  // A reload may have moved the account of one that nobody here has seen lately, and with it the greatest.
+  const auto& [least_most, most_most] = most_[Index(priority)];
+  return {least_most, scene_.plan.num_reloads > 0 ? kNone : most_most};
 }
 
 void Ledger::BeforePush(const SimRequest& request) {
@@ -113,24 +114,29 @@ void Ledger::BeforePush(const SimRequest& request) {
     return other->tenant == request.tenant && other->where == SimRequest::kWaiting &&
            other->raw->priority == request.priority;
   });
-  counter_before_push_ = own.account != nullptr ? own.account->counter : 0;
+  counter_before_push_ = own.account != nullptr ? own.account->counters[Index(request.priority)] : 0;
   lift_before_push_ = LiftOf(own.account, request.priority);
 }
 
 // A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
 void Ledger::AfterPush(const SimRequest& request) {
   Tenant& own = Of(request);
-  const bool was_known = own.account != nullptr;  // or a reload may have lifted it, unseen
+  const bool was_known = own.account != nullptr;
   own.account = request.raw->account;
-  const double after = own.account->counter;
+  const size_t c = Index(request.priority);
+  const double after = own.account->counters[c];
   if (had_none_waiting_) {
-    const double high = std::max(was_known ? lift_before_push_.second : most_most_, counter_before_push_);
+    // One that has only had places may have been lifted, unseen; and moved by a reload.
+    const double unseen = scene_.plan.num_reloads > 0 ? kNone : most_[c].most;
+    const double high = std::max(was_known ? lift_before_push_.second : unseen, counter_before_push_);
     CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
     CHECK(after <= high + Slack(high), "who comes back is lifted no further than to the others");
   } else {
     CHECK(after == counter_before_push_, "who waits is not lifted");
   }
-  own.counter = after;
+  for (size_t other = 0; other < kNumPriorities; ++other) {
+    if (!was_known || other == c) own.books[other].counter = own.account->counters[other];
+  }
   own.level -= static_cast<double>(request.prompt.size());
   --own.num_reserved;
   --num_reserved_;
@@ -138,35 +144,44 @@ void Ledger::AfterPush(const SimRequest& request) {
 
 void Ledger::Begin() {
   was_reloaded_ = false;
-  for (Tenant& tenant : tenants_) tenant.price = tenant.cost = 0;
+  for (Tenant& tenant : tenants_) {
+    for (Book& book : tenant.books) book.price = book.cost = 0;
+  }
   for (Tenant& tenant : tenants_) {
     tenant.num_left = 0;
     tenant.was_held_back = tenant.account != nullptr && !tenant.account->MayRun();
 
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
-    if (tenant.was_held_back) tenant.least_of_others = LeastOfOthers(tenant.account, HighestWaiting(*tenant.account));
+    if (!tenant.was_held_back) continue;
+    for (const Priority p : kClasses) tenant.books[Index(p)].least_of_others = LeastOfOthers(tenant.account, p);
   }
 }
 
-void Ledger::End(double least_pulled_counter, double most_pulled_counter) {
-  least_pulled_ = least_pulled_counter;
-  most_pulled_ = most_pulled_counter;
+void Ledger::End(const std::array<Whereabouts::Counters, kNumPriorities>& pulled_counters) {
+  pulled_ = pulled_counters;
   AddPrices();
   for (size_t i = 0; i < tenants_.size(); ++i) {
-    const Tenant& tenant = tenants_[i];
-    most_most_ = std::max(most_most_, tenant.counter + tenant.cost / scene_.PolicyOf(static_cast<int>(i)).weight);
-    if (tenant.account != nullptr) least_most_ = std::max(least_most_, tenant.account->counter);
+    const double weight = scene_.PolicyOf(static_cast<int>(i)).weight;
+    for (size_t c = 0; c < kNumPriorities; ++c) {
+      const Book& book = tenants_[i].books[c];
+      most_[c].most = std::max(most_[c].most, book.counter + book.cost / weight);
+      if (tenants_[i].account != nullptr) most_[c].least = std::max(most_[c].least, tenants_[i].account->counters[c]);
+    }
   }
-  most_most_ = std::max(most_most_, least_most_);
+  for (auto& [least, most] : most_) most = std::max(most, least);
   int num_left = 0;
   for (const Tenant& tenant : tenants_) num_left += tenant.num_left;
   for (size_t i = 0; i < tenants_.size(); ++i) {
     Tenant& tenant = tenants_[i];
     if (tenant.account == nullptr) continue;
-    CheckCounter(static_cast<int>(i), tenant);
-    if (num_left == 1 && tenant.num_left == 1 && tenant.left_at_end) CheckLift(tenant);
+    for (const Priority p : kClasses) {
+      CheckCounter(static_cast<int>(i), tenant, p);
+      if (num_left == 1 && tenant.num_left == 1 && tenant.left_at_end) CheckLift(tenant, p);
+    }
   }
-  if (scene_.plan.scenario == Scenario::kFair && scene_.plan.clients.asks_class == 0) CheckShares();
+  if (scene_.plan.scenario == Scenario::kFair) {
+    for (const Priority p : kClasses) CheckShares(p);
+  }
   if (!ForgetsTenants()) return;
   for (Tenant& tenant : tenants_) tenant.account = nullptr;
   for (const SimRequest* request : scene_.live) {
@@ -178,11 +193,12 @@ void Ledger::AddPrices() {
   const FairQueueOptions& prices = scene_.plan.queue;
   for (const Told& told : scene_.told) {
     Tenant& tenant = Of(*told.request);
+    Book& book = tenant.books[Index(told.request->priority)];
     if (told.what == Told::What::kStart) {
-      tenant.price -= (1 - prices.cached_token_price) * static_cast<double>(told.value);
+      book.price -= (1 - prices.cached_token_price) * static_cast<double>(told.value);
     } else if (told.what == Told::What::kToken) {
-      tenant.price += prices.output_token_price;
-      tenant.cost += prices.output_token_price;
+      book.price += prices.output_token_price;
+      book.cost += prices.output_token_price;
       tenant.level -= 1;
     } else if (told.what == Told::What::kFinish && told.request->where >= 0) {
       ++tenant.num_left;
@@ -194,38 +210,43 @@ void Ledger::AddPrices() {
     if (request->charged || request->finish.has_value() || !request->raw->progress.charged) continue;
     request->charged = true;
     const double token_price = request->sampling.score_prompt ? prices.scored_token_price : 1;
-    Of(*request).price += token_price * static_cast<double>(request->prompt.size());
+    Of(*request).books[Index(request->priority)].price += token_price * static_cast<double>(request->prompt.size());
   }
 }
 
 // A tenant pays for what it gets, once; no less, and more only where it is lifted.
-void Ledger::CheckCounter(int index, Tenant& tenant) {
+void Ledger::CheckCounter(int index, Tenant& tenant, Priority priority) {
   const TenantPolicy& policy = scene_.PolicyOf(index);
-  const double paid = tenant.price / policy.weight;
-  const double expected = tenant.counter + paid;
-  const double actual = tenant.account->counter;
-  tenant.counter = actual;
-  tenant.service += paid;
-  if (std::abs(actual - expected) <= Slack(expected)) return;
+  Book& book = tenant.books[Index(priority)];
+  const double paid = book.price / policy.weight;
+  const double expected = book.counter + paid;
+  const double actual = tenant.account->counters[Index(priority)];
+  const double most = most_[Index(priority)].most;
+  book.counter = actual;
+  book.service += paid;
+  if (std::abs(actual - expected) <= Slack(expected) || was_reloaded_) return;
   CHECK(actual > expected, "a tenant pays for what it gets");
-  CHECK(tenant.was_held_back && (tenant.num_left > 0 || was_reloaded_), "a tenant pays for nothing else");
-  CHECK(actual <= most_most_ + Slack(most_most_), "a tenant is lifted no further than to the others");
+  CHECK(tenant.was_held_back && tenant.num_left > 0, "a tenant pays for nothing else");
+  CHECK(actual <= most + Slack(most), "a tenant is lifted no further than to the others");
 }
 
 // One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
-void Ledger::CheckLift(const Tenant& tenant) const {
-  const double least = std::min(tenant.least_of_others, LeastOfOthers(tenant.account, HighestWaiting(*tenant.account)));
+void Ledger::CheckLift(const Tenant& tenant, Priority priority) const {
+  const double before = tenant.books[Index(priority)].least_of_others;
+  const double least = std::min(before, LeastOfOthers(tenant.account, priority));
   if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
-  if (tenant.least_of_others == kNone) return;
-  CHECK(tenant.account->counter >= least - Slack(least), "whom its cap held back is lifted to the others");
+  if (before == kNone || tenant.account->waiting[Index(priority)].empty()) return;
+  CHECK(tenant.account->counters[Index(priority)] >= least - Slack(least),
+        "whom its cap held back is lifted to the others");
 }
 
 // The bound of the virtual token counter: two tenants that always want more are served the same over their weights, but
 // for twice what one may be given before it is counted. Caps let counters part before, by twice as much again.
-void Ledger::CheckShares() {
+void Ledger::CheckShares(Priority priority) {
   const size_t count = tenants_.size();
-  gaps_.resize(count * count);
-  both_want_.resize(count * count);
+  auto& [gaps, both_want] = gaps_[Index(priority)];
+  gaps.resize(count * count);
+  both_want.resize(count * count);
   const Plan& plan = scene_.plan;
   const double output =
       plan.queue.output_token_price * plan.clients.max_output * plan.limits.max_num_seqs * plan.num_replicas;
@@ -240,15 +261,15 @@ void Ledger::CheckShares() {
   const double bound = (has_caps ? 4 : 2) * (prompt + output) / lightest;
   const auto wants_more = [&](size_t i) {
     const TenantAccount* const account = tenants_[i].account;
-    return account != nullptr && account->num_waiting > 0 && account->MayRun();
+    return account != nullptr && !account->waiting[Index(priority)].empty() && account->MayRun();
   };
   for (size_t a = 0; a < count; ++a) {
     for (size_t b = 0; b < a; ++b) {
-      const double gap = tenants_[a].service - tenants_[b].service;
+      const double gap = tenants_[a].books[Index(priority)].service - tenants_[b].books[Index(priority)].service;
       const bool both = wants_more(a) && wants_more(b);
-      if (!both || !both_want_[a * count + b]) gaps_[a * count + b] = gap;
-      both_want_[a * count + b] = both;
-      CHECK(std::abs(gap - gaps_[a * count + b]) <= bound, "tenants that want more are served by weight");
+      if (!both || !both_want[a * count + b]) gaps[a * count + b] = gap;
+      both_want[a * count + b] = both;
+      CHECK(std::abs(gap - gaps[a * count + b]) <= bound, "tenants that want more are served by weight");
     }
   }
 }

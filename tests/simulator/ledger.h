@@ -1,12 +1,14 @@
 // Keeps its own books of what each tenant was served and granted, and compares them with the queue's.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "tests/simulator/scene.h"
+#include "tests/simulator/whereabouts.h"
 
 namespace weft {
 
@@ -28,25 +30,28 @@ class Ledger {
   // Before and after each part of an event; what was told in between costs its tenant something. The pulled counters
   // are Whereabouts'.
   void Begin();
-  void End(double least_pulled_counter, double most_pulled_counter);
+  void End(const std::array<Whereabouts::Counters, kNumPriorities>& pulled_counters);
 
   int64_t num_reserved() const { return num_reserved_; }
 
  private:
+  // Of a tenant in one class.
+  struct Book {
+    double counter = 0;
+    double price = 0;            // of this part of the event
+    double cost = 0;             // the same without what was given back
+    double least_of_others = 0;  // before this part
+    double service = 0;          // over weight, from the beginning
+  };
   struct Tenant {
     const TenantAccount* account = nullptr;  // null: it may have been forgotten
-    double counter = 0;
-    double price = 0;  // of this part of the event
-
-    double cost = 0;             // the same without what was given back
+    std::array<Book, kNumPriorities> books;
     int64_t num_running = 0;     // before this part
     int num_left = 0;            // of its running requests, in this part
     bool left_at_end = false;    // the last of them, having all its tokens
     bool was_held_back = false;  // before this part, by its cap
 
-    double least_of_others = 0;  // before this part
     int64_t num_reserved = 0;
-    double service = 0;  // over weight, from the beginning
     // A token bucket.
     double level = 0;
     bool is_filled = false;
@@ -59,24 +64,26 @@ class Ledger {
   double LeastOfOthers(const TenantAccount* account, Priority priority) const;
   std::pair<double, double> LiftOf(const TenantAccount* account, Priority priority) const;
   void AddPrices();
-  void CheckCounter(int index, Tenant& tenant);
-  void CheckLift(const Tenant& tenant) const;
-  void CheckShares();
+  void CheckCounter(int index, Tenant& tenant, Priority priority);
+  void CheckLift(const Tenant& tenant, Priority priority) const;
+  void CheckShares(Priority priority);
 
   Scene& scene_;
   std::vector<Tenant> tenants_;
   int64_t num_reserved_ = 0;
   bool was_reloaded_ = false;  // in this part of the event
-  double least_pulled_ = 0;    // the counter of who was pulled last lies between these
-  double most_pulled_ = 0;
-  double least_most_ = 0;  // the greatest counter that any tenant ever had lies between these
-  double most_most_ = 0;
+  // By class.
+  std::array<Whereabouts::Counters, kNumPriorities> pulled_{};  // of whoever was pulled last
+  std::array<Whereabouts::Counters, kNumPriorities> most_{};    // the greatest that any tenant ever had lies between
   std::pair<double, double> lift_before_push_;
   double counter_before_push_ = 0;
   bool had_none_waiting_ = false;
   // [num_tenants, num_tenants] of two tenants that want more: how far apart their service was when they began to.
-  std::vector<double> gaps_;
-  std::vector<bool> both_want_;
+  struct Gaps {
+    std::vector<double> gaps;
+    std::vector<bool> both_want;
+  };
+  std::array<Gaps, kNumPriorities> gaps_;
 };
 
 }  // namespace weft

@@ -1,7 +1,6 @@
 #include "tests/simulator/whereabouts.h"
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -29,7 +28,7 @@ void Whereabouts::BeforePull() {
       const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
       line = lines_.insert(
           line,
-          {request->tenant, &account, account.counter, policy.weight, account.num_running, policy.max_running, {}});
+          {request->tenant, &account, account.counters, policy.weight, account.num_running, policy.max_running, {}});
     }
     line->waiting[static_cast<size_t>(request->priority)].push_back(request);
     request->was_promised = scene_.dispatcher->IsPromised(request->id);
@@ -65,10 +64,7 @@ bool Whereabouts::AfterPull(int replica) {
 // The order in which requests are offered follows from the queue's rules: by class, then by the tenant's counter, then
 // by its rows, then by age, until one is taken or may not be passed; and no tenant runs more than it may.
 void Whereabouts::CheckOrder(size_t num_pulled) {
-  if (num_pulled > 0) {
-    least_pulled_counter_ = std::numeric_limits<double>::infinity();
-    most_pulled_counter_ = -least_pulled_counter_;
-  }
+  has_pulled_ = {};
   const auto is_overdue = [this](const SimRequest* request) { return request->deadline <= scene_.clock.Now(); };
   for (Line& line : lines_) {
     for (auto& waiting : line.waiting) std::erase_if(waiting, is_overdue);
@@ -123,7 +119,8 @@ std::vector<Whereabouts::Line*> Whereabouts::InOrder(Priority priority) {
     if (line.num_running < line.max_running && !line.waiting[c].empty()) order.push_back(&line);
   }
   const auto place = [c](const Line& line) {
-    return std::tuple(line.counter, static_cast<double>(line.num_running) / line.weight, line.waiting[c].front()->id);
+    return std::tuple(line.counters[c], static_cast<double>(line.num_running) / line.weight,
+                      line.waiting[c].front()->id);
   };
   std::sort(order.begin(), order.end(), [&](const Line* a, const Line* b) { return place(*a) < place(*b); });
   if (order.size() > kMaxPassed) order.resize(kMaxPassed);
@@ -142,12 +139,15 @@ void Whereabouts::Take(Line& line, Priority priority, size_t index) {
   const SimRequest& request = *waiting[index];
   waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(index));
   for (SimRequest* overtaken : overtaken_) ++overtaken->num_overtakers;
-  least_pulled_counter_ = std::min(least_pulled_counter_, line.counter);
-  most_pulled_counter_ = std::max(most_pulled_counter_, line.counter);
+  const auto c = static_cast<size_t>(priority);
+  double& counter = line.counters[c];
+  Counters& pulled = pulled_counters_[c];
+  if (!std::exchange(has_pulled_[c], true)) pulled = {counter, counter};
+  pulled = {std::min(pulled.least, counter), std::max(pulled.most, counter)};
   ++line.num_running;
   if (request.charged) return;
   const double price = request.sampling.score_prompt ? scene_.plan.queue.scored_token_price : 1.0;
-  line.counter += price * static_cast<double>(request.prompt.size()) / line.weight;
+  counter += price * static_cast<double>(request.prompt.size()) / line.weight;
 }
 
 void Whereabouts::AfterPublish(int replica, const Scheduler& scheduler) {
@@ -180,11 +180,11 @@ void Whereabouts::CheckIdle(const Replica& replica, int64_t looked_us, bool trac
     CHECK(now < request->deadline || scene_.plan.num_clock_jumps > 0, "a deadline ends those that wait, too");
     if (request->raw->account->num_running >= scene_.PolicyOf(request->tenant).max_running) continue;
     const absl::Duration most = scene_.plan.dispatcher.max_affinity_wait;
-    const absl::Time queued_at = request->raw->queued_at;
+    const absl::Time offered_at = request->raw->offered_at;
     // Where the clock jumps, it looks again after as long as it thought when it looked last.
     const bool may_wait = scene_.plan.num_clock_jumps > 0
                               ? absl::Microseconds(scene_.clock.now_us() - looked_us) <= most
-                              : queued_at <= now && now < queued_at + most;
+                              : offered_at <= now && now < offered_at + most;
     CHECK(may_wait && tracks_prefixes && !request->raw->prefix_keys.empty(),
           "no replica idles while something waits that it could start");
   }

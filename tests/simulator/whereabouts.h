@@ -26,9 +26,13 @@ class Whereabouts {
   // The queue's counts are those that follow from where everybody is.
   void CheckCounts() const;
 
-  // Of the tenants whose requests started in the last pulls, the least and the most counter just before.
-  double least_pulled_counter() const { return least_pulled_counter_; }
-  double most_pulled_counter() const { return most_pulled_counter_; }
+  // Of the tenants whose requests of one class started in the last pulls that started any, the least and the most
+  // counter just before.
+  struct Counters {
+    double least = 0;
+    double most = 0;
+  };
+  const std::array<Counters, kNumPriorities>& pulled_counters() const { return pulled_counters_; }
 
   // The first that was offered in the last pull and may not be passed; null: there was none.
   const SimRequest* blocked() const { return blocked_; }
@@ -37,7 +41,7 @@ class Whereabouts {
   struct Line {  // what waits of a tenant, and what it may do
     int tenant = 0;
     const TenantAccount* account = nullptr;
-    double counter = 0;
+    std::array<double, kNumPriorities> counters{};
     double weight = 1;
     int64_t num_running = 0;
     int64_t max_running = 0;
@@ -61,9 +65,9 @@ class Whereabouts {
   Scene& scene_;
   std::vector<Line> lines_;  // as of BeforePull
   const SimRequest* blocked_ = nullptr;
-  double least_pulled_counter_ = 0;
-  double most_pulled_counter_ = 0;
-  std::vector<SimRequest*> overtaken_;  // by the one that is taken next
+  std::array<Counters, kNumPriorities> pulled_counters_{};
+  std::array<bool, kNumPriorities> has_pulled_{};  // in these pulls
+  std::vector<SimRequest*> overtaken_;             // by the one that is taken next
 };
 
 }  // namespace weft

@@ -169,7 +169,7 @@ void World::Settle() {
     if (told.what == Told::What::kFinish) ++totals_.num_finished[static_cast<size_t>(told.value)];
   }
   blame_.CheckErrors();
-  ledger_.End(whereabouts_.least_pulled_counter(), whereabouts_.most_pulled_counter());
+  ledger_.End(whereabouts_.pulled_counters());
   whereabouts_.CheckCounts();
   scene_.queue.CheckInvariants();
   scene_.told.clear();
