@@ -5,9 +5,9 @@
 #include <gloo/transport/tcp/device.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
+#include <csignal>
 #include <exception>
 #include <utility>
 
