@@ -3,11 +3,12 @@
 #include <gloo/transport/address.h>
 #include <gloo/transport/pair.h>
 #include <gloo/transport/tcp/device.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
+#include <csignal>
 #include <exception>
 #include <utility>
 
@@ -66,11 +67,16 @@ absl::Status Check(const GlooOptions& options) {
   return absl::OkStatus();
 }
 
-// Gloo goes on with rubbish when a name can't be resolved, so ask first.
-absl::Status CheckHostname(const std::string& hostname) {
+// Gloo goes on with rubbish when a host's name can't be resolved, and leaks when an interface isn't there: ask first.
+absl::Status CheckName(const GlooOptions& options) {
+  if (!options.interface.empty()) {
+    if (if_nametoindex(options.interface.c_str()) != 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("Gloo: no interface named ", options.interface));
+  }
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(hostname.c_str(), nullptr, nullptr, &found);
-  if (error != 0) return absl::InvalidArgumentError(absl::StrCat("Gloo: ", hostname, ": ", gai_strerror(error)));
+  const int error = getaddrinfo(options.hostname.c_str(), nullptr, nullptr, &found);
+  if (error != 0)
+    return absl::InvalidArgumentError(absl::StrCat("Gloo: ", options.hostname, ": ", gai_strerror(error)));
   freeaddrinfo(found);
   return absl::OkStatus();
 }
@@ -82,7 +88,7 @@ std::string AddressKey(int from, int to) { return absl::StrCat("address of rank 
 absl::StatusOr<std::unique_ptr<GlooCommunicator>> GlooCommunicator::Connect(const GlooOptions& options,
                                                                             Rendezvous& store) {
   RETURN_IF_ERROR(Check(options));
-  if (!options.hostname.empty()) RETURN_IF_ERROR(CheckHostname(options.hostname));
+  RETURN_IF_ERROR(CheckName(options));
   std::unique_ptr<GlooCommunicator> made(new GlooCommunicator(options));
   if (options.size == 1) return made;
   RETURN_IF_ERROR(made->Listen());

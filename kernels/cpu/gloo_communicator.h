@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "kernels/communicator.h"
 #include "kernels/cpu/collective.h"
 #include "kernels/cpu/op_recorder.h"

@@ -19,7 +19,7 @@ namespace {
 
 // Up to here every rank sums everything by itself: that reads more, but saves a barrier. Measured with
 // weft_communicator_bench; see kernels/README.md.
-constexpr size_t kMaxSumAloneBytes = size_t{32} << 10;
+constexpr size_t kMaxSumAloneBytes = size_t{16} << 10;
 
 }  // namespace
 

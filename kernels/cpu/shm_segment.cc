@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -26,8 +27,9 @@ constexpr size_t kMaxPieceBytes = size_t{1} << 30;
 constexpr uint64_t kMaxSlots = 1 << 16;
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-// About five microseconds: a peer that runs is here by then, one that doesn't wants the core.
-constexpr int kSpins = 128;
+// A microsecond for a peer that runs on another core, then a few for one that waits for this core.
+constexpr int kSpins = 24;
+constexpr int kYields = 8;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -151,7 +153,7 @@ ShmSegment::ShmSegment(int fd, char* base, size_t bytes, const ShmOptions& optio
       base_(base),
       bytes_(bytes),
       options_(options),
-      spins_(options.num_ranks <= NumUsableCpus() ? kSpins : 0) {
+      spins_((options.num_ranks <= NumUsableCpus() ? kSpins : 0)) {
   // A memfd begins as zeros, and zeros are what all of these begin as.
   const Layout at = LayoutOf(options);
   abort_ = reinterpret_cast<ShmAbort*>(base_ + at.abort);
@@ -207,10 +209,10 @@ absl::Status ShmSegment::status() const {
 // true: both sides write, then read, in one total order. A bell that rings between the last look and the sleep changes
 // the futex's word, and the sleep ends at once.
 bool ShmSegment::WaitUntil(int rank, absl::FunctionRef<bool()> ready) {
-  for (int spins = 0; spins < spins_; ++spins) {
+  for (int spins = 0; spins < spins_ + kYields; ++spins) {
     if (aborted()) return false;
     if (ready()) return true;
-    Pause();
+    spins < spins_ ? Pause() : static_cast<void>(sched_yield());
   }
   ShmRank& me = ranks_[rank];
   me.sleeping.store(1);

@@ -96,6 +96,7 @@ class Group {
     if (transport_ == Transport::kProcesses) return RunProcesses(body);
     std::vector<std::unique_ptr<Communicator>> communicators(static_cast<size_t>(size_));
     std::vector<std::thread> threads;
+    threads.reserve(communicators.size());
     for (int rank = 0; rank < size_; ++rank) {
       threads.emplace_back([&, rank] {
         std::unique_ptr<Communicator>& mine = communicators[static_cast<size_t>(rank)];
@@ -127,6 +128,7 @@ class Group {
 
   void RunProcesses(const Body& body) {
     std::vector<pid_t> children;
+    children.reserve(static_cast<size_t>(size_));
     for (int rank = 0; rank < size_; ++rank) {
       children.push_back(StartProcess([&] {
         const std::unique_ptr<Communicator> mine = Join(rank);

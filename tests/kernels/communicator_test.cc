@@ -54,7 +54,7 @@ std::vector<int> RanksOf(const Communicator& comm) {
 }
 
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 Tensor Floats(std::vector<float>& values, int64_t rows = 1) {

@@ -2,8 +2,7 @@
 
 #include "kernels/cpu/gloo_communicator.h"
 
-#include <signal.h>
-
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <thread>

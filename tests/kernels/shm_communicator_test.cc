@@ -3,10 +3,10 @@
 #include "kernels/cpu/shm_communicator.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <functional>
 #include <string>

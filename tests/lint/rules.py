@@ -65,6 +65,7 @@ WIRE = Wall(
 # Below server/, JSON is the format of model files alone.
 JSON = Wall(r"nlohmann/", r"server/|engine/(model|rope|safetensors|weights)\w*\.(h|cc)$|loadtest/|tests/")
 PATTERNS = Wall(r"pcre2", r"server/text/|tests/")
+GLOO = Wall(r"gloo/", r"kernels/cpu/gloo_|tests/kernels/")
 
 
 def folder_of(path: str) -> str:
@@ -213,6 +214,12 @@ def one_wire(tree: Tree):
 def pcre2_only_in_text(tree: Tree):
     """Patterns run on user text, with bounds; those bounds are kept in one place."""
     yield from behind(tree, PATTERNS)
+
+
+@rule
+def gloo_only_in_its_communicator(tree: Tree):
+    """It throws, and it adds in its own order."""
+    yield from behind(tree, GLOO)
 
 
 @rule

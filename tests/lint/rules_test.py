@@ -157,6 +157,10 @@ class RulesTest(unittest.TestCase):
     def test_pcre2_only_in_text(self):
         self.wall("pcre2_only_in_text", "pcre2.h", ["server/text/a.cc"], ["server/a.cc", "engine/a.cc"])
 
+    def test_gloo_only_in_its_communicator(self):
+        inside = ["kernels/cpu/gloo_link.h", "tests/kernels/file_rendezvous.h"]
+        self.wall("gloo_only_in_its_communicator", "gloo/context.h", inside, ["kernels/cpu/a.cc", "engine/a.cc"])
+
     def test_backend_ifdef_only_in_device(self):
         for line in ("#ifdef WEFT_CUDA", "#if defined(__CUDACC__)"):
             self.assertTrue(self.code("backend_ifdef_only_in_device", "kernels/device.cc", line))
