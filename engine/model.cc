@@ -29,8 +29,12 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, std::shared_ptr<c
   ASSIGN_OR_RETURN(model.delta_, allocate(tokens, config.hidden_size));
   ASSIGN_OR_RETURN(model.qkv_, allocate(tokens, query_size + 2 * kv_size));
   ASSIGN_OR_RETURN(model.attention_, allocate(tokens, query_size));
-  ASSIGN_OR_RETURN(model.gate_up_, allocate(tokens, int64_t{2} * config.intermediate_size));
-  ASSIGN_OR_RETURN(model.gated_, allocate(tokens, config.intermediate_size));
+  const int64_t inner = config.moe.IsSparseThroughout() ? 0 : config.intermediate_size;
+  ASSIGN_OR_RETURN(model.gate_up_, allocate(tokens, 2 * inner));
+  ASSIGN_OR_RETURN(model.gated_, allocate(tokens, inner));
+  if (config.moe.num_experts > 0) {
+    ASSIGN_OR_RETURN(model.moe_, MoeMlp::Create(config, {0, config.moe.num_experts}, tokens, backend));
+  }
   ASSIGN_OR_RETURN(model.sampled_, allocate(limits.max_num_logits(), config.hidden_size));
   ASSIGN_OR_RETURN(model.logits_, allocate(limits.max_num_logits(), config.vocab_size));
 
@@ -81,9 +85,13 @@ Tensor Model::Attention(const StepInput& input, int layer, Tensor normed, const 
 
 Tensor Model::Mlp(int layer, Tensor normed) {
   const LayerWeights& weights = weights_->layers[static_cast<size_t>(layer)];
+  const Tensor delta = View(delta_, normed.rows, normed.cols);
+  if (weights.moe.has_value()) {
+    moe_->Run(layer, *weights.moe, normed, delta);
+    return delta;
+  }
   const Tensor gate_up = View(gate_up_, normed.rows, weights.gate_up.out_features);
   const Tensor gated = View(gated_, normed.rows, weights.down.in_features);
-  const Tensor delta = View(delta_, normed.rows, normed.cols);
   backend_->Linear(normed, weights.gate_up, gate_up);
   backend_->SwiGlu(gate_up, gated);
   backend_->Linear(gated, weights.down, delta);

@@ -26,12 +26,36 @@ LinearSpec Linear(const std::string& prefix, absl::Span<const Part> parts, int64
 
 TensorSpec Norm(const std::string& name, int64_t size) { return {name, Role::kNorm, size, 0}; }
 
+// gate, up and down of an MLP or of one expert.
+MlpSpec Mlp(const std::string& prefix, const ExpertNames& names, int64_t inner, const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  return {Linear(prefix, {{names.gate, inner}, {names.up, inner}}, hidden, config.mlp_bias),
+          Linear(prefix, {{names.down, hidden}}, inner, config.mlp_bias)};
+}
+
+constexpr ExpertNames kMlpNames = {"mlp", "gate_proj", "up_proj", "down_proj"};
+
+// `prefix`: of the layer.
+MoeSpec ListMoe(const std::string& prefix, const ModelConfig& config) {
+  const MoeConfig& moe = config.moe;
+  const std::string module = absl::StrCat(prefix, moe.names.module, ".");
+  MoeSpec spec;
+  spec.router = Linear(module, {{"gate", moe.num_experts}}, config.hidden_size, false);
+  for (int expert = 0; expert < moe.num_experts; ++expert) {
+    const std::string name = absl::StrCat(module, "experts.", expert, ".");
+    spec.experts.push_back(Mlp(name, moe.names, moe.intermediate_size, config));
+  }
+  if (moe.shared_intermediate_size > 0) {
+    spec.shared = {Linear(module, {{"shared_expert_gate", 1}}, config.hidden_size, false),
+                   Mlp(absl::StrCat(module, "shared_expert."), moe.names, moe.shared_intermediate_size, config)};
+  }
+  return spec;
+}
+
 LayerSpec ListLayer(const ModelConfig& config, int layer) {
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const std::string attention = absl::StrCat(prefix, "self_attn.");
-  const std::string mlp = absl::StrCat(prefix, "mlp.");
   const int64_t hidden = config.hidden_size;
-  const int64_t inner = config.intermediate_size;
   const int64_t q_rows = int64_t{config.num_heads} * config.head_dim;
   const int64_t kv_rows = int64_t{config.num_kv_heads} * config.head_dim;
 
@@ -44,8 +68,11 @@ LayerSpec ListLayer(const ModelConfig& config, int layer) {
   }
   spec.output = Linear(attention, {{"o_proj", hidden}}, q_rows, config.output_bias);
   spec.post_norm = Norm(absl::StrCat(prefix, "post_attention_layernorm.weight"), hidden);
-  spec.gate_up = Linear(mlp, {{"gate_proj", inner}, {"up_proj", inner}}, hidden, config.mlp_bias);
-  spec.down = Linear(mlp, {{"down_proj", hidden}}, inner, config.mlp_bias);
+  if (config.moe.IsSparse(layer)) {
+    spec.moe = ListMoe(prefix, config);
+  } else {
+    spec.mlp = Mlp(absl::StrCat(prefix, "mlp."), kMlpNames, config.intermediate_size, config);
+  }
   return spec;
 }
 
@@ -69,6 +96,10 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     for (const TensorSpec& part : linear.parts) add(part);
     for (const TensorSpec& bias : linear.biases) add(bias);
   };
+  const auto add_mlp = [&](const MlpSpec& mlp) {
+    add_linear(mlp.gate_up);
+    add_linear(mlp.down);
+  };
   add_linear(spec.embedding);
   for (const LayerSpec& layer : spec.layers) {
     add(layer.input_norm);
@@ -77,8 +108,13 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     if (layer.k_norm.has_value()) add(*layer.k_norm);
     add_linear(layer.output);
     add(layer.post_norm);
-    add_linear(layer.gate_up);
-    add_linear(layer.down);
+    if (layer.mlp.has_value()) add_mlp(*layer.mlp);
+    if (!layer.moe.has_value()) continue;
+    add_linear(layer.moe->router);
+    for (const MlpSpec& expert : layer.moe->experts) add_mlp(expert);
+    if (!layer.moe->shared.has_value()) continue;
+    add_linear(layer.moe->shared->gate);
+    add_mlp(layer.moe->shared->mlp);
   }
   add(spec.final_norm);
   if (spec.head.has_value()) add_linear(*spec.head);
