@@ -28,8 +28,8 @@ class MoeMlp {
   static absl::StatusOr<MoeMlp> Create(const ModelConfig& config, ExpertRange here, int64_t max_tokens,
                                        Backend& backend);
 
-  // out = the weighted sum of each token's experts on this rank, and of the shared expert where there is one; with all
-  // experts here, the block's output. A token's result depends on that token alone.          normed, out: [T, H]
+  // out = the weighted sum of each token's experts on this rank, plus the shared expert where `weights` has one. A
+  // token's result depends on that token alone.                                          normed, out: [T, H]
   void Run(int layer, const MoeWeights& weights, Tensor normed, Tensor out);
 
   // Enqueues a copy; `load` is valid after the backend's next Synchronize.
