@@ -34,8 +34,13 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, const ParallelPla
   ASSIGN_OR_RETURN(model.delta_, allocate(tokens, config.hidden_size));
   ASSIGN_OR_RETURN(model.qkv_, allocate(tokens, layer.qkv.out_features));
   ASSIGN_OR_RETURN(model.attention_, allocate(tokens, layer.output.in_features));
-  ASSIGN_OR_RETURN(model.gate_up_, allocate(tokens, layer.gate_up.out_features));
-  ASSIGN_OR_RETURN(model.gated_, allocate(tokens, layer.down.in_features));
+  const int64_t inner =
+      config.moe.IsSparseThroughout() ? 0 : ShardOf(config.intermediate_size, plan.tp_rank, plan.tp_size).count;
+  ASSIGN_OR_RETURN(model.gate_up_, allocate(tokens, 2 * inner));
+  ASSIGN_OR_RETURN(model.gated_, allocate(tokens, inner));
+  if (config.moe.num_experts > 0) {
+    ASSIGN_OR_RETURN(model.moe_, MoeMlp::Create(config, plan, tokens, backend));
+  }
   if (plan.IsLastStage()) {
     ASSIGN_OR_RETURN(model.sampled_, allocate(limits.max_num_logits(), config.hidden_size));
     ASSIGN_OR_RETURN(model.logits_, allocate(limits.max_num_logits(), model.weights_->output_head().out_features));
@@ -94,9 +99,14 @@ Tensor Model::Attention(const StepInput& input, int layer, Tensor normed, const 
 
 Tensor Model::Mlp(int layer, Tensor normed) {
   const LayerWeights& weights = weights_->layers[static_cast<size_t>(layer)];
+  const Tensor delta = View(delta_, normed.rows, normed.cols);
+  if (weights.moe.has_value()) {
+    moe_->Run(layer, *weights.moe, normed, delta);
+    tensor_parallel_.SumOverRanks(delta);
+    return delta;
+  }
   const Tensor gate_up = View(gate_up_, normed.rows, weights.gate_up.out_features);
   const Tensor gated = View(gated_, normed.rows, weights.down.in_features);
-  const Tensor delta = View(delta_, normed.rows, normed.cols);
   tensor_parallel_.ColumnParallel(normed, weights.gate_up, gate_up);
   backend_->SwiGlu(gate_up, gated);
   tensor_parallel_.RowParallel(gated, weights.down, delta);

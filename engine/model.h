@@ -3,11 +3,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
+#include "engine/moe_mlp.h"
 #include "engine/parallel_plan.h"
 #include "engine/step_input.h"
 #include "engine/tensor_parallel.h"
@@ -34,6 +36,9 @@ class Model {
   Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);
   Tensor Logits(const StepInput& input, Tensor hidden);  // the last stage: [R, vocab of the rank]
 
+  // Null for a dense model.
+  const MoeMlp* moe() const { return moe_.has_value() ? &*moe_ : nullptr; }
+
  private:
   Model(const ModelConfig& config, const ParallelPlan& plan, std::shared_ptr<const ModelWeights> weights,
         const TensorParallel& tensor_parallel, Backend& backend);
@@ -54,10 +59,11 @@ class Model {
   Buffer hidden_, normed_, delta_;  // [T, H]: the residual stream, its norm, what a block adds to it
   Buffer qkv_;                      // [T, (Hq + 2 Hkv) * D]
   Buffer attention_;                // [T, Hq * D]
-  Buffer gate_up_;                  // [T, 2 * intermediate]
-  Buffer gated_;                    // [T, intermediate]
-  Buffer sampled_;                  // [R, H]
-  Buffer logits_;                   // [R, vocab]
+  Buffer gate_up_;                  // [T, 2 * intermediate], where a layer has an MLP
+  Buffer gated_;                    // [T, intermediate], likewise
+  std::optional<MoeMlp> moe_;
+  Buffer sampled_;  // [R, H]
+  Buffer logits_;   // [R, vocab]
 };
 
 }  // namespace weft

@@ -1,9 +1,11 @@
 #include "engine/model_config.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "engine/model_file.h"
 #include "engine/model_json.h"
+#include "engine/moe_config.h"
 #include "engine/rope_config.h"
 #include "kernels/status_macros.h"
 
@@ -16,25 +18,73 @@ constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 constexpr char kConfigFile[] = "config.json";
 constexpr char kGenerationFile[] = "generation_config.json";
 
+// Which layers look through a window, unless `layer_types` says it.
+enum class Window {
+  kNone,
+  kAll,         // where sliding_window is no null
+  kAllIfUsed,   // here and below: where use_sliding_window says so
+  kLateIfUsed,  // those from max_window_layers on
+  kEvenIfUsed,  // 0, 2, ... below max_window_layers
+};
+
 // What transformers' configuration classes assume of a field that is left out.
 struct Family {
   const char* model_type;
   const char* architecture;
-  bool qkv_bias;              // always there, whatever attention_bias says
-  bool reads_attention_bias;  // attention_bias: Q, K, V and output
-  bool reads_mlp_bias;
-  bool qk_norm;
-  bool kv_heads_optional;          // num_key_value_heads may be left out: as many as query heads
-  int64_t default_head_dim;        // 0: hidden_size / num_attention_heads
-  int64_t default_sliding_window;  // 0: none
-  bool window_by_layer;            // use_sliding_window, max_window_layers, layer_types
+  bool qkv_bias = false;              // there, unless reads_qkv_bias and qkv_bias says no
+  bool reads_qkv_bias = false;        // qkv_bias: Q, K and V
+  bool reads_attention_bias = false;  // attention_bias: Q, K, V and output
+  bool reads_mlp_bias = false;
+  bool qk_norm = false;
+  bool kv_heads_optional = false;  // num_key_value_heads may be left out: as many as query heads
+  int64_t default_head_dim = 0;    // 0: hidden_size / num_attention_heads
+  Window window = Window::kNone;
+  int64_t default_sliding_window = 0;  // 0: none
+  double default_rope_theta = 10000.0;
+  const MoeFamily* moe = nullptr;  // null: a dense model
 };
 
 constexpr Family kFamilies[] = {
-    {"llama", "LlamaForCausalLM", false, true, true, false, true, 0, 0, false},
-    {"mistral", "MistralForCausalLM", false, false, false, false, false, 0, 4096, false},
-    {"qwen2", "Qwen2ForCausalLM", true, false, false, false, false, 0, 4096, true},
-    {"qwen3", "Qwen3ForCausalLM", false, true, false, true, false, 128, 4096, true},
+    {.model_type = "llama",
+     .architecture = "LlamaForCausalLM",
+     .reads_attention_bias = true,
+     .reads_mlp_bias = true,
+     .kv_heads_optional = true},
+    {.model_type = "mistral",
+     .architecture = "MistralForCausalLM",
+     .window = Window::kAll,
+     .default_sliding_window = 4096},
+    {.model_type = "mixtral",
+     .architecture = "MixtralForCausalLM",
+     .window = Window::kAll,
+     .default_rope_theta = 1e6,
+     .moe = &kMixtralExperts},
+    {.model_type = "qwen2",
+     .architecture = "Qwen2ForCausalLM",
+     .qkv_bias = true,
+     .window = Window::kLateIfUsed,
+     .default_sliding_window = 4096},
+    {.model_type = "qwen2_moe",
+     .architecture = "Qwen2MoeForCausalLM",
+     .qkv_bias = true,
+     .reads_qkv_bias = true,
+     .window = Window::kEvenIfUsed,
+     .default_sliding_window = 4096,
+     .moe = &kQwen2Experts},
+    {.model_type = "qwen3",
+     .architecture = "Qwen3ForCausalLM",
+     .reads_attention_bias = true,
+     .qk_norm = true,
+     .default_head_dim = 128,
+     .window = Window::kLateIfUsed,
+     .default_sliding_window = 4096},
+    {.model_type = "qwen3_moe",
+     .architecture = "Qwen3MoeForCausalLM",
+     .reads_attention_bias = true,
+     .qk_norm = true,
+     .window = Window::kAllIfUsed,
+     .default_sliding_window = 4096,
+     .moe = &kQwen3Experts},
 };
 
 absl::StatusOr<json> ReadJson(const std::string& dir, const char* name) {
@@ -51,8 +101,9 @@ absl::StatusOr<const Family*> FindFamily(const ModelJsonFields& fields) {
     return fields.Error("unsupported_model", "architectures",
                         absl::StrCat("is not [", Quoted(family.architecture), "] though model_type is ", model_type));
   }
+  const auto name = [](std::string* out, const Family& family) { out->append(family.model_type); };
   return fields.Error("unsupported_model", "model_type",
-                      absl::StrCat("is ", Quoted(model_type), "; known: llama, mistral, qwen2, qwen3"));
+                      absl::StrCat("is ", Quoted(model_type), "; known: ", absl::StrJoin(kFamilies, ", ", name)));
 }
 
 // What would change the computation and isn't done here.
@@ -110,7 +161,9 @@ absl::Status CheckHeads(const ModelJsonFields& fields, const ModelConfig& config
 absl::Status ReadBiasesAndNorms(const ModelJsonFields& fields, const Family& family, ModelConfig& config) {
   ASSIGN_OR_RETURN(const bool attention_bias, fields.Bool("attention_bias", false));
   ASSIGN_OR_RETURN(const bool mlp_bias, fields.Bool("mlp_bias", false));
-  config.qkv_bias = family.qkv_bias || (family.reads_attention_bias && attention_bias);
+  ASSIGN_OR_RETURN(const bool qkv_bias, fields.Bool("qkv_bias", true));
+  config.qkv_bias =
+      (family.qkv_bias && (qkv_bias || !family.reads_qkv_bias)) || (family.reads_attention_bias && attention_bias);
   config.output_bias = family.reads_attention_bias && attention_bias;
   config.mlp_bias = family.reads_mlp_bias && mlp_bias;
   config.qk_norm = family.qk_norm;
@@ -137,26 +190,30 @@ absl::Status ReadLayerTypes(const ModelJsonFields& fields, int64_t window, Model
   return absl::OkStatus();
 }
 
+// The width of the window; 0 when none is used.
+absl::StatusOr<int64_t> ReadWindowWidth(const ModelJsonFields& fields, const json& object, const Family& family) {
+  ASSIGN_OR_RETURN(const bool use, fields.Bool("use_sliding_window", false));
+  if (family.window != Window::kAll && !use) return 0;
+  // A null means "no window", an absent field the default.
+  const bool absent = !object.contains("sliding_window");
+  return fields.Int("sliding_window", {1, int64_t{1} << 40}, absent ? family.default_sliding_window : 0);
+}
+
 absl::Status ReadSlidingWindow(const ModelJsonFields& fields, const json& object, const Family& family,
                                ModelConfig& config) {
   config.sliding_window.assign(static_cast<size_t>(config.num_layers), 0);
-  if (family.default_sliding_window == 0) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const bool use, fields.Bool("use_sliding_window", false));
-  int64_t window = 0;
-  if (!family.window_by_layer || use) {
-    // A null means "no window", an absent field the default.
-    const bool absent = !object.contains("sliding_window");
-    ASSIGN_OR_RETURN(window,
-                     fields.Int("sliding_window", {1, int64_t{1} << 40}, absent ? family.default_sliding_window : 0));
-  }
-  if (!family.window_by_layer) {
-    config.sliding_window.assign(config.sliding_window.size(), window);
+  if (family.window == Window::kNone) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t width, ReadWindowWidth(fields, object, family));
+  if (family.window == Window::kAll || family.window == Window::kAllIfUsed) {
+    config.sliding_window.assign(config.sliding_window.size(), width);
     return absl::OkStatus();
   }
-  if (fields.Has("layer_types")) return ReadLayerTypes(fields, window, config);
-  ASSIGN_OR_RETURN(const int64_t first, fields.Int("max_window_layers", {0, 1 << 20}, 28));
-  for (int64_t layer = first; layer < config.num_layers; ++layer) {
-    config.sliding_window[static_cast<size_t>(layer)] = window;
+  if (fields.Has("layer_types")) return ReadLayerTypes(fields, width, config);
+  ASSIGN_OR_RETURN(const int64_t border, fields.Int("max_window_layers", {0, 1 << 20}, 28));
+  const bool late = family.window == Window::kLateIfUsed;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const bool looks = late ? layer >= border : layer < border && layer % 2 == 0;
+    if (looks) config.sliding_window[static_cast<size_t>(layer)] = width;
   }
   return absl::OkStatus();
 }
@@ -225,11 +282,13 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   ModelConfig config;
   config.model_type = family->model_type;
   config.architecture = family->architecture;
+  config.rope_theta = family->default_rope_theta;
   RETURN_IF_ERROR(CheckSupported(fields));
   RETURN_IF_ERROR(ReadSizes(fields, *family, config));
   RETURN_IF_ERROR(CheckHeads(fields, config));
   RETURN_IF_ERROR(ReadBiasesAndNorms(fields, *family, config));
   RETURN_IF_ERROR(ReadSlidingWindow(fields, object, *family, config));
+  if (family->moe != nullptr) RETURN_IF_ERROR(ReadMoe(fields, *family->moe, config));
   RETURN_IF_ERROR(ReadRope(file, fields, config));
   RETURN_IF_ERROR(ReadDType(fields, config));
   RETURN_IF_ERROR(ReadTokenIds(model_dir, fields, config));

@@ -1,6 +1,7 @@
 // config.json of a Hugging Face model directory, checked: the families differ by these fields, not by classes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,12 +32,36 @@ struct RopeScaling {
   bool truncate = true;                          // yarn: round the correction range to whole dimensions
 };
 
+// What a checkpoint calls the experts of a layer and their matrices: MODULE.experts.E.GATE.weight.
+struct ExpertNames {
+  const char* module = "";
+  const char* gate = "";
+  const char* up = "";
+  const char* down = "";
+};
+
+// Experts in place of the MLP of some layers: a router's softmax picks a few for each token. Empty for a dense model.
+struct MoeConfig {
+  int num_experts = 0;                   // 0: a dense model
+  int num_experts_per_token = 0;         // 1 .. num_experts
+  int32_t intermediate_size = 0;         // of each expert
+  int32_t shared_intermediate_size = 0;  // of an expert that every token goes to, with a gate of its own; 0: none
+  bool normalize_weights = false;        // a token's weights are divided by their sum
+  std::vector<bool> sparse;              // one entry a layer: experts, or an MLP; empty for a dense model
+  ExpertNames names;
+
+  bool IsSparse(int layer) const { return !sparse.empty() && sparse[static_cast<size_t>(layer)]; }
+  bool IsSparseThroughout() const {
+    return !sparse.empty() && std::find(sparse.begin(), sparse.end(), false) == sparse.end();
+  }
+};
+
 struct ModelConfig {
-  std::string model_type;    // "llama", "mistral", "qwen2", "qwen3"
+  std::string model_type;    // "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"
   std::string architecture;  // "LlamaForCausalLM", ...
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
-  int32_t intermediate_size = 0;
+  int32_t intermediate_size = 0;  // of the MLP
   int num_layers = 0;
   int num_heads = 0;
   int num_kv_heads = 0;
@@ -50,6 +75,7 @@ struct ModelConfig {
   bool mlp_bias = false;     // Llama with mlp_bias: gate_proj, up_proj and down_proj
   bool qk_norm = false;      // Qwen3
   bool tie_word_embeddings = false;
+  MoeConfig moe;
   // Tokens a layer's attention looks back on, itself included; 0: all. One entry a layer.
   std::vector<int64_t> sliding_window;
   DType dtype = DType::kF32;           // of the checkpoint, as config.json names it

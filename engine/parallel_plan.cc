@@ -15,10 +15,13 @@ namespace {
 constexpr int kMaxRanks = 1024;
 
 // Weights that a token meets in one layer.
-double LayerCost(const ModelConfig& config) {
+double LayerCost(const ModelConfig& config, int layer) {
   const double hidden = config.hidden_size;
   const double heads = config.num_heads + 2.0 * config.num_kv_heads + config.num_heads;
-  return hidden * heads * config.head_dim + 3.0 * hidden * config.intermediate_size;
+  const MoeConfig& moe = config.moe;
+  const double sparse = double{1} * moe.num_experts_per_token * moe.intermediate_size + moe.shared_intermediate_size;
+  const double inner = moe.IsSparse(layer) ? sparse : config.intermediate_size;
+  return hidden * heads * config.head_dim + 3.0 * hidden * inner;
 }
 
 double HeadCost(const ModelConfig& config) { return static_cast<double>(config.hidden_size) * config.vocab_size; }
@@ -63,10 +66,22 @@ absl::Status CheckTensor(const ModelConfig& config, int size) {
                                                    " = ", config.num_heads / size, " x ", size, " + ",
                                                    config.num_heads % size));
   }
-  if (config.intermediate_size < size || config.vocab_size < size) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor-parallel-size: ", size, " ranks, but only ",
-                                                   std::min(config.intermediate_size, config.vocab_size),
-                                                   " columns to share"));
+  return absl::OkStatus();
+}
+
+// A rank without a column of an MLP, or without a token, would have nothing to compute.
+absl::Status CheckColumns(const ModelConfig& config, const ParallelSizes& sizes) {
+  int32_t least = config.vocab_size;
+  if (!config.moe.IsSparseThroughout()) least = std::min(least, config.intermediate_size);
+  if (config.moe.shared_intermediate_size > 0) least = std::min(least, config.moe.shared_intermediate_size);
+  if (least < sizes.tensor) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor-parallel-size: ", sizes.tensor, " ranks, but only ", least, " columns to share"));
+  }
+  if (config.moe.num_experts > 0 && config.moe.intermediate_size < sizes.tensor / sizes.expert) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor-parallel-size: ", sizes.tensor / sizes.expert,
+                                                   " ranks share an expert, which has only ",
+                                                   config.moe.intermediate_size, " columns"));
   }
   return absl::OkStatus();
 }
@@ -94,13 +109,19 @@ absl::Status CheckPipeline(const ModelConfig& config, const ParallelSizes& sizes
   return absl::OkStatus();
 }
 
-absl::Status CheckExpert(const ParallelSizes& sizes) {
+absl::Status CheckExpert(const ModelConfig& config, const ParallelSizes& sizes) {
   if (sizes.expert == 1) return absl::OkStatus();
   if (sizes.expert < 1 || sizes.tensor % sizes.expert != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("expert-parallel-size: ", sizes.expert, " does not divide tensor-parallel-size ", sizes.tensor));
   }
-  return absl::InvalidArgumentError("expert-parallel-size: the model has no experts");
+  const int num_experts = config.moe.num_experts;
+  if (num_experts == 0) return absl::InvalidArgumentError("expert-parallel-size: the model has no experts");
+  if (num_experts < sizes.expert) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("expert-parallel-size: ", sizes.expert, " parts of ", num_experts, " experts"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -110,8 +131,10 @@ ParallelPlan WholeModel(const ModelConfig& config) { return {.layers = {0, confi
 absl::StatusOr<std::vector<ParallelPlan>> MakePlans(const ModelConfig& config, const ParallelSizes& sizes) {
   RETURN_IF_ERROR(CheckTensor(config, sizes.tensor));
   RETURN_IF_ERROR(CheckPipeline(config, sizes));
-  RETURN_IF_ERROR(CheckExpert(sizes));
-  const std::vector<double> costs(static_cast<size_t>(config.num_layers), LayerCost(config));
+  RETURN_IF_ERROR(CheckExpert(config, sizes));
+  RETURN_IF_ERROR(CheckColumns(config, sizes));
+  std::vector<double> costs;
+  for (int layer = 0; layer < config.num_layers; ++layer) costs.push_back(LayerCost(config, layer));
   const std::vector<int> layers =
       sizes.layers.empty() ? Balance(costs, HeadCost(config), sizes.pipeline) : sizes.layers;
   std::vector<ParallelPlan> plans;

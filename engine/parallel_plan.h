@@ -28,8 +28,6 @@ struct ParallelPlan {
 
   bool IsFirstStage() const { return stage == 0; }
   bool IsLastStage() const { return stage + 1 == num_stages; }
-  // The ranks that share one expert are neighbours: each part of the experts is spread over tp_size / ep_size of them.
-  int ep_rank() const { return tp_rank / (tp_size / ep_size); }
 };
 
 // The part of `size` things that is rank's of `num_ranks`: parts are contiguous, and differ by one at most.

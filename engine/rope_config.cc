@@ -106,7 +106,7 @@ absl::Status ReadScaling(const ModelJsonFields& fields, const ModelJsonFields& r
 absl::Status ReadTheta(const ModelJsonFields& fields, const ModelJsonFields& rope, ModelConfig& config) {
   constexpr Range<double> kThetaRange{1.0 + 1e-6, 1e12};
   const ModelJsonFields& holder = rope.Has("rope_theta") ? rope : fields;
-  ASSIGN_OR_RETURN(config.rope_theta, holder.Number("rope_theta", kThetaRange, 10000.0));
+  ASSIGN_OR_RETURN(config.rope_theta, holder.Number("rope_theta", kThetaRange, config.rope_theta));
   // None of the families turns a part of a head only, and transformers has no meaning for it there.
   const ModelJsonFields& partial = rope.Has("partial_rotary_factor") ? rope : fields;
   return partial.Number("partial_rotary_factor", {1.0, 1.0}, 1.0).status();

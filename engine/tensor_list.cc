@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "engine/expert_parallel.h"
 #include "engine/tensor_parallel.h"
 
 namespace weft {
@@ -54,13 +55,39 @@ LinearSpec ListQkv(const ModelConfig& config, const HeadShard& shard, const std:
   return ByRows(attention, parts, config.hidden_size, config.qkv_bias);
 }
 
+// gate, up and down of an MLP, or of one expert: a part of its columns.
+MlpSpec Mlp(const std::string& prefix, const ExpertNames& names, int64_t inner, Range own, const ModelConfig& config,
+            const ParallelPlan& plan) {
+  const int64_t hidden = config.hidden_size;
+  return {ByRows(prefix, {{names.gate, inner, own}, {names.up, inner, own}}, hidden, config.mlp_bias),
+          ByCols(absl::StrCat(prefix, names.down), hidden, inner, own, config.mlp_bias, plan)};
+}
+
+constexpr ExpertNames kMlpNames = {"mlp", "gate_proj", "up_proj", "down_proj"};
+
+// `prefix`: of the layer.
+MoeSpec ListMoe(const std::string& prefix, const ModelConfig& config, const ParallelPlan& plan) {
+  const MoeConfig& moe = config.moe;
+  const ExpertShard shard = ExpertsOf(config, plan);
+  const std::string module = absl::StrCat(prefix, moe.names.module, ".");
+  MoeSpec spec;
+  spec.router = ByRows(module, {{"gate", moe.num_experts, {0, moe.num_experts}}}, config.hidden_size, false);
+  for (int i = 0; i < shard.here.count; ++i) {
+    const std::string name = absl::StrCat(module, "experts.", shard.here.first + i, ".");
+    spec.experts.push_back(Mlp(name, moe.names, moe.intermediate_size, shard.inner, config, plan));
+  }
+  if (moe.shared_intermediate_size > 0) {
+    const std::string name = absl::StrCat(module, "shared_expert.");
+    spec.shared = {ByRows(module, {{"shared_expert_gate", 1, {0, 1}}}, config.hidden_size, false),
+                   Mlp(name, moe.names, moe.shared_intermediate_size, shard.shared_inner, config, plan)};
+  }
+  return spec;
+}
+
 LayerSpec ListLayer(const ModelConfig& config, const ParallelPlan& plan, int64_t layer) {
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const std::string attention = absl::StrCat(prefix, "self_attn.");
-  const std::string mlp = absl::StrCat(prefix, "mlp.");
   const int64_t hidden = config.hidden_size;
-  const int64_t inner = config.intermediate_size;
-  const Range own_inner = ShardOf(inner, plan.tp_rank, plan.tp_size);
   const HeadShard heads = HeadsOf(config, plan);
   const int64_t head = config.head_dim;
 
@@ -74,8 +101,12 @@ LayerSpec ListLayer(const ModelConfig& config, const ParallelPlan& plan, int64_t
   spec.output = ByCols(absl::StrCat(attention, "o_proj"), hidden, config.num_heads * head,
                        {heads.heads.begin * head, heads.heads.count * head}, config.output_bias, plan);
   spec.post_norm = Norm(absl::StrCat(prefix, "post_attention_layernorm.weight"), hidden);
-  spec.gate_up = ByRows(mlp, {{"gate_proj", inner, own_inner}, {"up_proj", inner, own_inner}}, hidden, config.mlp_bias);
-  spec.down = ByCols(absl::StrCat(mlp, "down_proj"), hidden, inner, own_inner, config.mlp_bias, plan);
+  if (config.moe.IsSparse(static_cast<int>(layer))) {
+    spec.moe = ListMoe(prefix, config, plan);
+  } else {
+    const Range own = ShardOf(config.intermediate_size, plan.tp_rank, plan.tp_size);
+    spec.mlp = Mlp(absl::StrCat(prefix, "mlp."), kMlpNames, config.intermediate_size, own, config, plan);
+  }
   return spec;
 }
 
@@ -105,6 +136,10 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     for (const TensorSpec& part : linear.parts) add(part);
     for (const TensorSpec& bias : linear.biases) add(bias);
   };
+  const auto add_mlp = [&](const MlpSpec& mlp) {
+    add_linear(mlp.gate_up);
+    add_linear(mlp.down);
+  };
   if (spec.embedding.has_value()) add_linear(*spec.embedding);
   for (const LayerSpec& layer : spec.layers) {
     add(layer.input_norm);
@@ -113,8 +148,13 @@ std::vector<const TensorSpec*> AllTensors(const ModelSpec& spec) {
     if (layer.k_norm.has_value()) add(*layer.k_norm);
     add_linear(layer.output);
     add(layer.post_norm);
-    add_linear(layer.gate_up);
-    add_linear(layer.down);
+    if (layer.mlp.has_value()) add_mlp(*layer.mlp);
+    if (!layer.moe.has_value()) continue;
+    add_linear(layer.moe->router);
+    for (const MlpSpec& expert : layer.moe->experts) add_mlp(expert);
+    if (!layer.moe->shared.has_value()) continue;
+    add_linear(layer.moe->shared->gate);
+    add_mlp(layer.moe->shared->mlp);
   }
   if (spec.final_norm.has_value()) add(*spec.final_norm);
   if (spec.head.has_value()) add_linear(*spec.head);

@@ -30,14 +30,31 @@ struct LinearSpec {
   std::vector<TensorSpec> biases;
 };
 
+struct MlpSpec {
+  LinearSpec gate_up;
+  LinearSpec down;
+};
+
+struct SharedExpertSpec {
+  LinearSpec gate;
+  MlpSpec mlp;
+};
+
+// The experts of one layer that are on the rank; the router knows all.
+struct MoeSpec {
+  LinearSpec router;
+  std::vector<MlpSpec> experts;
+  std::optional<SharedExpertSpec> shared;
+};
+
 struct LayerSpec {
   TensorSpec input_norm;
   LinearSpec qkv;
   std::optional<TensorSpec> q_norm, k_norm;
   LinearSpec output;
   TensorSpec post_norm;
-  LinearSpec gate_up;
-  LinearSpec down;
+  std::optional<MlpSpec> mlp;  // this or the next
+  std::optional<MoeSpec> moe;
 };
 
 struct ModelSpec {

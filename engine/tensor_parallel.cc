@@ -28,12 +28,16 @@ HeadShard HeadsOf(const ModelConfig& config, const ParallelPlan& plan) {
 
 void TensorParallel::RowParallel(Tensor x, const Weight& weight, Tensor out) const {
   backend_->Linear(x, weight, out);
-  if (size_ > 1) group_->AllReduceSum(out);
+  SumOverRanks(out);
+}
+
+void TensorParallel::SumOverRanks(Tensor x) const {
+  if (size_ > 1) group_->AllReduceSum(x);
 }
 
 void TensorParallel::Embed(const int32_t* token_ids, int32_t vocab_size, const Weight& table, Tensor out) const {
   backend_->Embed(token_ids, static_cast<int32_t>(ShardOf(vocab_size, rank_, size_).begin), table, out);
-  if (size_ > 1) group_->AllReduceSum(out);  // all but one are zero: exact
+  SumOverRanks(out);  // all but one are zero: exact
 }
 
 // What all ranks say of each row, merged: the same on every rank.

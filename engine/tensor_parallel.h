@@ -40,6 +40,9 @@ class TensorParallel {
   // out = the sum over ranks of x W^T + b; only rank 0 has a bias.              x: [T, in of the rank], out: [T, out]
   void RowParallel(Tensor x, const Weight& weight, Tensor out) const;
 
+  // x = the sum over ranks of x.                                                                          x: [T, H]
+  void SumOverRanks(Tensor x) const;
+
   // out[t] = row token_ids[t] of a table whose rows are spread over the ranks.                           out: [T, H]
   void Embed(const int32_t* token_ids, int32_t vocab_size, const Weight& table, Tensor out) const;
 

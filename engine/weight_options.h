@@ -13,7 +13,8 @@ enum class LoadFormat { kSafetensors, kDummy };
 struct WeightOptions {
   LoadFormat format = LoadFormat::kSafetensors;
   // How linears are stored; none: as the checkpoint has them. With kI8 the embedding, and with it a tied head, stays as
-  // the checkpoint has it: a lookup gains no speed, and the head decides every token.
+  // the checkpoint has it: a lookup gains no speed, and the head decides every token. So do routers, which are small
+  // and decide what is computed at all.
   std::optional<DType> dtype;
   uint64_t dummy_seed = 0;
 };

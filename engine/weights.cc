@@ -30,7 +30,9 @@ void AppendFloats(const HostTensor& tensor, std::vector<float>& out) {
 // Moves tensors from a source onto a device, one linear or norm at a time.
 class WeightLoader {
  public:
-  WeightLoader(const TensorSource& source, Backend& backend) : source_(source), backend_(backend) {}
+  // `exact_dtype`: of what isn't quantised.
+  WeightLoader(const TensorSource& source, DType exact_dtype, Backend& backend)
+      : source_(source), exact_dtype_(exact_dtype), backend_(backend) {}
 
   absl::StatusOr<Weight> Linear(const LinearSpec& spec, DType dtype) const {
     std::vector<HostTensor> tensors;
@@ -64,8 +66,15 @@ class WeightLoader {
     }
     ASSIGN_OR_RETURN(layer.output, Linear(spec.output, dtype));
     ASSIGN_OR_RETURN(layer.post_norm, Norm(spec.post_norm));
-    ASSIGN_OR_RETURN(layer.gate_up, Linear(spec.gate_up, dtype));
-    ASSIGN_OR_RETURN(layer.down, Linear(spec.down, dtype));
+    if (spec.mlp.has_value()) {
+      ASSIGN_OR_RETURN(layer.gate_up, Linear(spec.mlp->gate_up, dtype));
+      ASSIGN_OR_RETURN(layer.down, Linear(spec.mlp->down, dtype));
+    }
+    if (spec.moe.has_value()) {
+      const MoeLoadOptions options{dtype, exact_dtype_};
+      const auto load = [this](const LinearSpec& linear, DType type) { return Linear(linear, type); };
+      ASSIGN_OR_RETURN(layer.moe, LoadMoeWeights(*spec.moe, options, load, backend_));
+    }
     return layer;
   }
 
@@ -81,6 +90,7 @@ class WeightLoader {
   }
 
   const TensorSource& source_;
+  const DType exact_dtype_;
   Backend& backend_;
 };
 
@@ -93,13 +103,13 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const Mod
   if (options.format == LoadFormat::kSafetensors) {
     ASSIGN_OR_RETURN(source, OpenTensors(model_dir, config));
   }
-  const WeightLoader loader(source, backend);
   const DType linear_dtype = options.dtype.value_or(config.dtype);
-  const DType embedding_dtype = linear_dtype == DType::kI8 ? config.dtype : linear_dtype;
+  const DType exact_dtype = linear_dtype == DType::kI8 ? config.dtype : linear_dtype;
+  const WeightLoader loader(source, exact_dtype, backend);
 
   ModelWeights weights;
   if (spec.embedding.has_value()) {
-    ASSIGN_OR_RETURN(weights.embedding, loader.Linear(*spec.embedding, embedding_dtype));
+    ASSIGN_OR_RETURN(weights.embedding, loader.Linear(*spec.embedding, exact_dtype));
   }
   for (const LayerSpec& layer_spec : spec.layers) {
     ASSIGN_OR_RETURN(LayerWeights layer, loader.Layer(layer_spec, linear_dtype));
@@ -109,7 +119,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const Mod
     ASSIGN_OR_RETURN(weights.final_norm, loader.Norm(*spec.final_norm));
   }
   if (spec.head.has_value()) {
-    const DType head_dtype = config.tie_word_embeddings ? embedding_dtype : linear_dtype;
+    const DType head_dtype = config.tie_word_embeddings ? exact_dtype : linear_dtype;
     ASSIGN_OR_RETURN(weights.head, loader.Linear(*spec.head, head_dtype));
   }
   return weights;

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model_config.h"
+#include "engine/moe_weights.h"
 #include "engine/parallel_plan.h"
 #include "engine/weight_options.h"
 #include "kernels/backend.h"
@@ -21,8 +22,10 @@ struct LayerWeights {
   Buffer q_norm, k_norm;  // float [D], or empty
   Weight output;          // [hidden, Hq * D]
   Buffer post_norm;       // float [hidden]
-  Weight gate_up;         // [2 * intermediate, hidden]: gate's rows, then up's
-  Weight down;            // [hidden, intermediate]
+  // Of a layer with an MLP; else `moe`.
+  Weight gate_up;  // [2 * intermediate, hidden]: gate's rows, then up's
+  Weight down;     // [hidden, intermediate]
+  std::optional<MoeWeights> moe;
 };
 
 struct ModelWeights {

@@ -10,11 +10,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/experts.h"
 #include "kernels/sampling.h"
 #include "kernels/sampling_shards.h"
 #include "kernels/tensor.h"
@@ -96,6 +98,29 @@ class Backend {
 
   // out[i] = x[rows[i]].                                                                  out: [R, H]
   virtual void GatherRows(Tensor x, const int32_t* rows, Tensor out) = 0;
+
+  // The k best of a token's experts by softmax(logits), k <= E; the lower id wins a tie. Their weights are those
+  // probabilities, divided by their sum where `normalize` says so. Destroys the logits.    logits: F32 [T, E]
+  virtual void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) = 0;
+
+  // Deals places to the pairs of the experts `here`, by expert, then by token, and counts them.
+  virtual void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) = 0;
+
+  // Ready for GroupedLinear. Errors: InvalidArgument for none, or of different shapes or dtypes; ResourceExhausted.
+  virtual absl::StatusOr<ExpertWeights> MakeExpertWeights(std::vector<Weight> experts) = 0;
+
+  // out[p] = x[rows[p]] W_e^T + b_e for each place p of each expert e, with W_e and b_e as in Linear; rows null: x[p].
+  // An expert without places costs nothing.                                                rows: [T * k], or null
+  //                                                   x: [T, in], or [T * k, in] without rows; out: [T * k, out]
+  virtual void GroupedLinear(Tensor x, const int32_t* rows, const int32_t* begin, const ExpertWeights& weights,
+                             Tensor out) = 0;
+
+  // out[t] = sum over j of weights[t, j] * x[places[t, j]], in the order of j, without those that have no place here.
+  //                                                                                       x: [T * k, H], out: [T, H]
+  virtual void CombineExperts(Tensor x, const TokenExperts& experts, const int32_t* places, Tensor out) = 0;
+
+  // out += sigmoid(gate) * x.                                                             gate: [T, 1], x, out: [T, H]
+  virtual void AddGated(Tensor gate, Tensor x, Tensor out) = 0;
 
   // Draws one token a row, or reports on the one that is known; destroys the logits. Waits for the device: results are
   // in host memory on return.

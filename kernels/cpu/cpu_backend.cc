@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/experts.h"
+#include "kernels/cpu/grouped_linear.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/packed_weight.h"
@@ -106,6 +108,29 @@ void CpuBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
     }
   });
 }
+
+void CpuBackend::RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) {
+  cpu::RouteTokens(context_, logits, normalize, experts);
+}
+
+void CpuBackend::GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) {
+  cpu::GroupByExpert(experts, here, groups);
+}
+
+absl::StatusOr<ExpertWeights> CpuBackend::MakeExpertWeights(std::vector<Weight> experts) {
+  return cpu::MakeExpertWeights(std::move(experts));
+}
+
+void CpuBackend::GroupedLinear(Tensor x, const int32_t* rows, const int32_t* begin, const ExpertWeights& weights,
+                               Tensor out) {
+  cpu::GroupedLinear(context_, x, rows, begin, weights, out);
+}
+
+void CpuBackend::CombineExperts(Tensor x, const TokenExperts& experts, const int32_t* places, Tensor out) {
+  cpu::CombineExperts(context_, x, experts, places, out);
+}
+
+void CpuBackend::AddGated(Tensor gate, Tensor x, Tensor out) { cpu::AddGated(context_, gate, x, out); }
 
 void CpuBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) {
   context_.pool.ParallelFor(logits.rows, [&](int64_t row, int thread) {

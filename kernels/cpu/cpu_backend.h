@@ -37,6 +37,13 @@ class CpuBackend final : public Backend {
   void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
   void SwiGlu(Tensor gate_up, Tensor out) override;
   void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
+  void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) override;
+  void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) override;
+  absl::StatusOr<ExpertWeights> MakeExpertWeights(std::vector<Weight> experts) override;
+  void GroupedLinear(Tensor x, const int32_t* rows, const int32_t* begin, const ExpertWeights& weights,
+                     Tensor out) override;
+  void CombineExperts(Tensor x, const TokenExperts& experts, const int32_t* places, Tensor out) override;
+  void AddGated(Tensor gate, Tensor x, Tensor out) override;
   void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) override;
   void SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                      absl::Span<RowSummary> shares) override;

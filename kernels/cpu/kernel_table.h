@@ -17,6 +17,7 @@ static constexpr Kernels MakeKernels(Isa isa) {
   kernels.quantize_row = QuantizeRow<S>;
   kernels.rms_norm = RmsNorm<S>;
   kernels.add = AddTo<S>;
+  kernels.add_scaled = AddScaled<S>;
   kernels.swiglu = SwiGlu<S>;
   kernels.rotate = Rotate<S>;
   kernels.store_bf16 = StoreBf16Row<S>;

@@ -66,6 +66,9 @@ struct Kernels {
   // x += delta, both [n].
   void (*add)(float* x, const float* delta, int64_t n);
 
+  // x += delta * factor, both [n]; rounded once.
+  void (*add_scaled)(float* x, const float* delta, float factor, int64_t n);
+
   // out = gate / (1 + exp(-gate)) * up, all [n].
   void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
 

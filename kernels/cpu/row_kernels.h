@@ -44,6 +44,15 @@ static void AddTo(float* x, const float* delta, int64_t n) {
 }
 
 template <class S>
+static void AddScaled(float* x, const float* delta, float factor, int64_t n) {
+  const typename S::F f = S::Set1(factor);
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) S::Store(x + i, S::Fma(S::Load(delta + i), f, S::Load(x + i)));
+  const int64_t left = n - i;
+  S::StorePartial(x + i, S::Fma(S::LoadPartial(delta + i, left), f, S::LoadPartial(x + i, left)), left);
+}
+
+template <class S>
 static void ScaleBy(const float* x, float factor, int64_t n, float* out) {
   const typename S::F f = S::Set1(factor);
   int64_t i = 0;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "tests/engine/model_runner.h"
@@ -9,7 +10,8 @@
 namespace weft {
 namespace {
 
-std::string ModelDir() { return std::string(WEFT_SOURCE_DIR) + "/tests/fixtures/models/llama3"; }
+// A model of tests/fixtures/models, and how its weights are stored.
+using Case = std::tuple<const char*, DType>;
 
 std::vector<int32_t> Tokens(int count, int seed, int32_t vocab_size) {
   std::vector<int32_t> tokens;
@@ -17,10 +19,17 @@ std::vector<int32_t> Tokens(int count, int seed, int32_t vocab_size) {
   return tokens;
 }
 
-class BatchInvarianceTest : public testing::TestWithParam<DType> {};
+class BatchInvarianceTest : public testing::TestWithParam<Case> {
+ protected:
+  static ModelRunner MakeRunner(int num_threads = 2) {
+    const auto& [model, weights] = GetParam();
+    return ModelRunner(std::string(WEFT_SOURCE_DIR) + "/tests/fixtures/models/" + model,
+                       {.weights = weights, .num_threads = num_threads});
+  }
+};
 
 TEST_P(BatchInvarianceTest, AloneOrAmong63Others) {
-  ModelRunner runner(ModelDir(), {.weights = GetParam()});
+  ModelRunner runner = MakeRunner();
   const int32_t vocab_size = runner.config().vocab_size;
   const std::vector<int32_t> prompt = Tokens(100, 0, vocab_size);
   const std::vector<float> alone_prompt = runner.LogitsInChunks(prompt, 100);
@@ -37,26 +46,29 @@ TEST_P(BatchInvarianceTest, AloneOrAmong63Others) {
 }
 
 TEST_P(BatchInvarianceTest, WholeOrInChunks) {
-  ModelRunner runner(ModelDir(), {.weights = GetParam()});
+  ModelRunner runner = MakeRunner();
   const std::vector<int32_t> prompt = Tokens(150, 1, runner.config().vocab_size);
   const std::vector<float> whole = runner.LogitsInChunks(prompt, prompt.size());
   for (const size_t chunk : {1u, 7u, 64u}) EXPECT_EQ(runner.LogitsInChunks(prompt, chunk), whole) << chunk;
 }
 
 TEST_P(BatchInvarianceTest, OnOneThreadOrOnThree) {
-  ModelRunner one(ModelDir(), {.weights = GetParam(), .num_threads = 1});
-  ModelRunner three(ModelDir(), {.weights = GetParam(), .num_threads = 3});
+  ModelRunner one = MakeRunner(1);
+  ModelRunner three = MakeRunner(3);
   const std::vector<int32_t> prompt = Tokens(150, 2, one.config().vocab_size);
   EXPECT_EQ(one.LogitsInChunks(prompt, prompt.size()), three.LogitsInChunks(prompt, prompt.size()));
 }
 
-std::string WeightTypeName(const testing::TestParamInfo<DType>& type) {
+std::string CaseName(const testing::TestParamInfo<Case>& test) {
   constexpr const char* kNames[] = {"F32", "BF16", "F16", "I8"};
-  return kNames[static_cast<size_t>(type.param)];
+  const auto& [model, weights] = test.param;
+  return std::string(model) + kNames[static_cast<size_t>(weights)];
 }
 
-INSTANTIATE_TEST_SUITE_P(WeightTypes, BatchInvarianceTest,
-                         testing::Values(DType::kF32, DType::kBF16, DType::kF16, DType::kI8), WeightTypeName);
+INSTANTIATE_TEST_SUITE_P(Models, BatchInvarianceTest,
+                         testing::Combine(testing::Values("llama3", "mixtral", "qwen2_moe", "qwen3_moe"),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16, DType::kI8)),
+                         CaseName);
 
 }  // namespace
 }  // namespace weft

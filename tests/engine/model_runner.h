@@ -79,6 +79,14 @@ class ModelRunner {
   void Restart(int sequence) { num_computed_[static_cast<size_t>(sequence)] = 0; }
   const ModelConfig& config() const { return config_; }
 
+  // How many tokens each expert has got; of a model with experts.
+  ExpertLoad expert_load() {
+    ExpertLoad load;
+    model_.moe()->CopyLoad(load);
+    EXPECT_TRUE(backend_->Synchronize().ok());
+    return load;
+  }
+
  private:
   int NumBlocks() const { return static_cast<int>((max_model_len_ + kBlockSize - 1) / kBlockSize); }
 

@@ -56,6 +56,7 @@ struct Case {
 
 std::string NameOf(const Case& c) {
   std::string name = c.model + "_tp" + std::to_string(c.sizes.tensor) + "_pp" + std::to_string(c.sizes.pipeline);
+  if (c.sizes.expert > 1) name += "_ep" + std::to_string(c.sizes.expert);
   if (!c.sizes.layers.empty()) name += "_uneven";
   return name + (c.num_sequences_of_cache < 4 ? "_few_blocks" : "") + (c.max_num_batched_tokens < 20 ? "_chunks" : "") +
          (c.weights == DType::kI8 ? "_int8" : "");
@@ -120,6 +121,12 @@ std::vector<Case> Cases() {
   cases.push_back({"qwen3", {.tensor = 2, .pipeline = 2}});
   cases.push_back({"qwen3", {.tensor = 3}});  // 6 heads, 2 of them key-value heads: ranks keep copies
   cases.push_back({"mistral", {.tensor = 8}});
+  for (const char* const model : {"mixtral", "qwen2_moe", "qwen3_moe"}) {
+    cases.push_back({model, {.tensor = 2}});
+    cases.push_back({model, {.tensor = 2, .expert = 2}});
+    cases.push_back({model, {.tensor = 4, .expert = 2}});
+    cases.push_back({model, {.tensor = 2, .pipeline = 2, .expert = 2}});
+  }
   cases.push_back({"llama3", {.tensor = 2, .pipeline = 2}, 9});
   cases.push_back({"llama3", {.tensor = 2, .pipeline = 2}, 64, 2});
   cases.push_back({"llama3", {.pipeline = 3}, 11, 2});

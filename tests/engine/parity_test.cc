@@ -87,7 +87,8 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
 
 INSTANTIATE_TEST_SUITE_P(Families, ParityTest,
                          testing::Values("llama2", "llama2_linear", "llama2_dynamic", "llama2_yarn", "llama3",
-                                         "llama_bias", "mistral", "qwen2", "qwen2_window", "qwen3"),
+                                         "llama_bias", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen2_moe_window",
+                                         "qwen2_window", "qwen3", "qwen3_moe"),
                          [](const auto& family) { return family.param; });
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <ctime>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -206,6 +207,46 @@ void BenchLinear(cpu::CpuBackend& backend, const Table& table, int64_t n, int64_
   }
 }
 
+// 8 of 64 experts for each of `tokens` tokens, in turn; beside it the linear of as many weights and as many rows of
+// each.
+void BenchExperts(cpu::CpuBackend& backend, const Table& table, int64_t tokens, DType dtype) {
+  constexpr int64_t kExperts = 64;
+  constexpr int64_t kChoices = 8;
+  constexpr int64_t kN = 1536;
+  constexpr int64_t kIn = 2048;
+  const int64_t pairs = tokens * kChoices;
+  const int64_t touched = std::min(kExperts, pairs);
+  const std::vector<float> w = Noise(kN * kIn);
+  const HostMatrix matrix{w.data(), DType::kF32, kN, kIn};
+  const auto bytes = static_cast<double>(static_cast<int64_t>(DTypeBytes(dtype)) * touched * kN * kIn);
+  const double flops = 2.0 * static_cast<double>(pairs * kN * kIn);
+  std::vector<float> x = Noise(tokens * kIn);
+  std::vector<float> out(static_cast<size_t>(pairs * kN));
+  const std::string shape = " N=" + std::to_string(kN) + " K=" + std::to_string(kIn);
+  {
+    std::vector<Weight> experts;
+    for (int64_t e = 0; e < kExperts; ++e) experts.push_back(backend.MakeWeight({&matrix, 1}, {}, dtype).value());
+    const ExpertWeights weights = backend.MakeExpertWeights(std::move(experts)).value();
+    std::vector<int32_t> ids(static_cast<size_t>(pairs)), begin(kExperts + 1), rows(ids), places(ids);
+    const TokenExperts choices{ids.data(), nullptr, tokens, kChoices};
+    int32_t next = 0;
+    table.Add("GroupedLinear", "T=" + std::to_string(tokens) + ", 8 of 64," + shape,
+              kTypeNames[static_cast<int>(dtype)], bytes, flops, [&] {
+                for (int32_t& id : ids) id = next++ % static_cast<int32_t>(kExperts);
+                backend.GroupByExpert(choices, {0, kExperts}, {begin.data(), rows.data(), places.data(), nullptr});
+                backend.GroupedLinear(View(x, tokens, kIn), rows.data(), begin.data(), weights, View(out, pairs, kN));
+              });
+  }
+  const std::vector<HostMatrix> parts(static_cast<size_t>(touched), matrix);
+  std::vector<Weight> dense;
+  for (int64_t i = 0; i < kExperts / touched; ++i) dense.push_back(backend.MakeWeight(parts, {}, dtype).value());
+  const int64_t m = pairs / touched;
+  size_t next = 0;
+  table.Add("Linear", "M=" + std::to_string(m) + " N=" + std::to_string(touched * kN) + " K=" + std::to_string(kIn),
+            kTypeNames[static_cast<int>(dtype)], bytes, flops,
+            [&] { backend.Linear(View(x, m, kIn), dense[next++ % dense.size()], View(out, m, touched * kN)); });
+}
+
 // `rows` sequences of `context` tokens each compute their last `chunk` tokens.
 void BenchAttention(cpu::CpuBackend& backend, const Table& table, int rows, int context, int chunk, DType dtype) {
   const AttentionArgs args{{32, 4, 64}, 0.125f, 0};
@@ -289,6 +330,9 @@ int Main(int argc, char** argv) {
     BenchLinear(backend, table, 5632, 2048, dtype);
   }
   BenchLinear(backend, table, 1536, 576, DType::kBF16);
+  for (DType dtype : {DType::kBF16, DType::kI8}) {
+    for (int64_t tokens : {1, 64, 512}) BenchExperts(backend, table, tokens, dtype);
+  }
   BenchAttention(backend, table, 1, 4096, 1, DType::kF32);
   BenchAttention(backend, table, 16, 1024, 1, DType::kF32);
   BenchAttention(backend, table, 16, 1024, 1, DType::kBF16);
