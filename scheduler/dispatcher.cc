@@ -60,11 +60,12 @@ Verdict Dispatcher::Judge(int replica, Scheduler& scheduler, const Request& requ
 }
 
 // Another replica holds more of its beginning, and computing that here would take longer than it has waited since its
-// first turn.
+// first turn; or, for a replica that would idle meanwhile, since it was queued.
 bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Scheduler& scheduler, absl::Time now,
                                 absl::Time& look_again) const {
-  if (request.prefix_keys.empty() || request.offered_at > now) return false;  // the clock jumped
-  const absl::Time latest = request.offered_at + options_.max_affinity_wait;
+  const absl::Time since = scheduler.HasWork() ? request.offered_at : request.queued_at;
+  if (request.prefix_keys.empty() || since > now) return false;  // the clock jumped
+  const absl::Time latest = since + options_.max_affinity_wait;
   if (now >= latest) return false;
   const int elsewhere = directory_.LongestElsewhere(replica, request.prefix_keys);
   const int more = std::min(elsewhere, scheduler.NumShareable(request)) - scheduler.NumCachedBlocks(request);
@@ -73,7 +74,7 @@ bool Dispatcher::IsWorthWaiting(int replica, const Request& request, const Sched
   const double tokens_a_second = queue_.service_rate().PromptTokensPerSecond();
   if (tokens_a_second > 0) {
     const double seconds = static_cast<double>(more) * scheduler.block_size() / tokens_a_second;
-    until = std::min(until, request.offered_at + absl::Seconds(seconds));
+    until = std::min(until, since + absl::Seconds(seconds));
   }
   if (now >= until) return false;
   look_again = std::min(look_again, until);

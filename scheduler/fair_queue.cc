@@ -162,6 +162,7 @@ void FairQueue::Insert(std::unique_ptr<Request> request) {
   const auto c = static_cast<size_t>(request->priority);
   TenantAccount::Waiting& waiting = account.waiting[c];
   if (waiting.empty()) waiting_tenants_[c].push_back(&account);
+  request->queued_at = clock_.Now();
   request->offered_at = absl::InfinitePast();
   tickets_[request->id] = {&account, request->priority};
   if (request->deadline < absl::InfiniteFuture()) deadlines_.insert({request->deadline, request->id});

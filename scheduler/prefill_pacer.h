@@ -1,4 +1,4 @@
-// How many prompt tokens a step may compute while other sequences wait for their next token.
+// How many prompt tokens a step may compute while others wait: for their next token, or for a place in a step.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace weft {
 struct PrefillPacerOptions {
   int max_tokens = 0;                                       // a step
   double max_share = 0.5;                                   // of max_tokens, while others decode
-  absl::Duration max_step_time = absl::InfiniteDuration();  // ... and so that few steps take longer than this
+  absl::Duration max_step_time = absl::InfiniteDuration();  // few steps take longer, whoever is in them
 };
 
 // Guesses what a prompt token costs, and how much that varies, from the steps before, as TCP guesses its round trips
@@ -22,13 +22,14 @@ struct PrefillPacerOptions {
 class PrefillPacer {
  public:
   explicit PrefillPacer(const PrefillPacerOptions& options)
-      : most_(std::max(1, static_cast<int>(options.max_share * options.max_tokens))),
+      : most_(options.max_tokens),
+        share_(std::max(1, static_cast<int>(options.max_share * options.max_tokens))),
         bound_(options.max_step_time),
         max_tokens_(bound_ == absl::InfiniteDuration() ? most_ : std::min(most_, kFirstTokens)) {}
 
-  int max_tokens() const { return max_tokens_; }
+  int max_tokens(bool others_decode) const { return others_decode ? std::min(share_, max_tokens_) : max_tokens_; }
 
-  // What a step took that computed so many prompt tokens while others decoded.
+  // What a step took that computed so many prompt tokens.
   void Observe(int prompt_tokens, absl::Duration took) {
     if (bound_ == absl::InfiniteDuration() || took <= absl::ZeroDuration()) return;
     if (prompt_tokens * 2 < max_tokens_) return;  // a small rest says little about a full step
@@ -63,6 +64,7 @@ class PrefillPacer {
   }
 
   const int most_;
+  const int share_;  // of it, while others decode
   const absl::Duration bound_;
   int max_tokens_;
   double mean_ = 0;  // seconds a prompt token

@@ -85,6 +85,7 @@ struct Request {
   Progress progress;
   TenantAccount* account = nullptr;  // who pays; the fair queue's
   double weight = 1.0;               // its tenant's, when it was last pulled
+  absl::Time queued_at;              // when it last began to wait
   absl::Time offered_at;             // to a replica for the first time since it waits; InfinitePast: not yet
 };
 

@@ -125,7 +125,7 @@ void Scheduler::TakeThoseThatWaitedLongest(size_t count) {
 // doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant, and none is
 // starved.
 void Scheduler::GrowPrompts(StepBudget& budget) {
-  int left = building_.others_decode ? std::min(budget.tokens, pacer_.max_tokens()) : budget.tokens;
+  int left = std::min(budget.tokens, pacer_.max_tokens(building_.others_decode));
   FindPrompts();
   std::array<double, kNumPriorities> weights{};
   for (const Prompt& prompt : prompts_)
@@ -278,7 +278,7 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
     tokens.remove_prefix(count);
   }
   // Between two tokens of a sequence each stage has one step.
-  if (step.others_decode) pacer_.Observe(step.num_prompt_tokens, result.compute_time * limits_.num_stages);
+  if (step.num_prompt_tokens > 0) pacer_.Observe(step.num_prompt_tokens, result.compute_time * limits_.num_stages);
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
@@ -415,7 +415,7 @@ Stats Scheduler::stats() const {
   stats.num_free_blocks = pool_.num_available();
   stats.num_cached_blocks = pool_.num_cached();
   stats.num_evictions = pool_.num_evictions();
-  stats.max_prefill_tokens = pacer_.max_tokens();
+  stats.max_prefill_tokens = pacer_.max_tokens(/*others_decode=*/true);
   return stats;
 }
 

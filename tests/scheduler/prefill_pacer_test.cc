@@ -14,8 +14,17 @@ absl::Duration StepTime(int prompt_tokens, int context) {
 
 TEST(PrefillPacerTest, WithoutABoundTheShareHolds) {
   PrefillPacer pacer({.max_tokens = 512, .max_share = 0.25});
-  for (int i = 0; i < 10; ++i) pacer.Observe(pacer.max_tokens(), absl::Seconds(1));
-  EXPECT_EQ(pacer.max_tokens(), 128);
+  for (int i = 0; i < 10; ++i) pacer.Observe(pacer.max_tokens(true), absl::Seconds(1));
+  EXPECT_EQ(pacer.max_tokens(true), 128);
+  EXPECT_EQ(pacer.max_tokens(false), 512) << "the share is for those who decode";
+}
+
+TEST(PrefillPacerTest, TheBoundHoldsWhereNobodyDecodesToo) {
+  PrefillPacer pacer({.max_tokens = 4096, .max_share = 0.01, .max_step_time = absl::Milliseconds(20)});
+  for (int i = 0; i < 100; ++i) pacer.Observe(pacer.max_tokens(false), StepTime(pacer.max_tokens(false), 0));
+  EXPECT_LE(StepTime(pacer.max_tokens(false), 0), absl::Milliseconds(20));
+  EXPECT_GT(pacer.max_tokens(false), 200);
+  EXPECT_EQ(pacer.max_tokens(true), 40);
 }
 
 TEST(PrefillPacerTest, StepsStayWithinTheBoundWhileTheContextGrows) {
@@ -23,7 +32,7 @@ TEST(PrefillPacerTest, StepsStayWithinTheBoundWhileTheContextGrows) {
   PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = bound});
   int context = 0, num_steps = 0;
   for (; context < 100'000; ++num_steps) {
-    const int tokens = pacer.max_tokens();
+    const int tokens = pacer.max_tokens(true);
     const absl::Duration took = StepTime(tokens, context);
     EXPECT_LE(took, bound) << context;
     pacer.Observe(tokens, took);
@@ -35,12 +44,12 @@ TEST(PrefillPacerTest, StepsStayWithinTheBoundWhileTheContextGrows) {
 
 TEST(PrefillPacerTest, RecoversFromOneSlowStep) {
   PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Milliseconds(20)});
-  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
-  const int before = pacer.max_tokens();
+  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(true), StepTime(pacer.max_tokens(true), 0));
+  const int before = pacer.max_tokens(true);
   pacer.Observe(before, absl::Seconds(2));
-  EXPECT_LT(pacer.max_tokens(), before);
-  for (int i = 0; i < 20; ++i) pacer.Observe(pacer.max_tokens(), StepTime(pacer.max_tokens(), 0));
-  EXPECT_GE(pacer.max_tokens(), before * 8 / 10);
+  EXPECT_LT(pacer.max_tokens(true), before);
+  for (int i = 0; i < 20; ++i) pacer.Observe(pacer.max_tokens(true), StepTime(pacer.max_tokens(true), 0));
+  EXPECT_GE(pacer.max_tokens(true), before * 8 / 10);
 }
 
 // A machine where one step in twenty takes several times as long: what a mean and a deviation say little about.
@@ -52,25 +61,25 @@ TEST(PrefillPacerTest, FewStepsAreTooLongWhereSomeTakeMuchLonger) {
   constexpr int kWarmUp = 1000, kSteps = 20'000;
   for (int i = -kWarmUp; i < kSteps; ++i) {
     const int slowness = rng() % 20 == 0 ? 3 : 1;
-    const absl::Duration took = slowness * StepTime(pacer.max_tokens(), 0);
+    const absl::Duration took = slowness * StepTime(pacer.max_tokens(true), 0);
     if (i >= 0 && took > bound) ++num_too_long;
-    pacer.Observe(pacer.max_tokens(), took);
+    pacer.Observe(pacer.max_tokens(true), took);
   }
   EXPECT_LE(num_too_long, kSteps / 100);
-  EXPECT_GE(pacer.max_tokens(), 32) << "twice the least";
+  EXPECT_GE(pacer.max_tokens(true), 32) << "twice the least";
 }
 
 TEST(PrefillPacerTest, APromptComesToAnEndHoweverTightTheBound) {
   PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Microseconds(1)});
-  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(), absl::Seconds(1));
-  EXPECT_EQ(pacer.max_tokens(), 16);
+  for (int i = 0; i < 50; ++i) pacer.Observe(pacer.max_tokens(true), absl::Seconds(1));
+  EXPECT_EQ(pacer.max_tokens(true), 16);
 }
 
 TEST(PrefillPacerTest, ASmallRestSaysNothingAboutAFullStep) {
   PrefillPacer pacer({.max_tokens = 4096, .max_share = 1.0, .max_step_time = absl::Milliseconds(20)});
-  const int before = pacer.max_tokens();
+  const int before = pacer.max_tokens(true);
   pacer.Observe(3, absl::Microseconds(600));
-  EXPECT_EQ(pacer.max_tokens(), before);
+  EXPECT_EQ(pacer.max_tokens(true), before);
 }
 
 }  // namespace

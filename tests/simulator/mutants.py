@@ -186,7 +186,7 @@ MUTANTS = [
      "std::max(now - last_, absl::ZeroDuration())", "now - last_",
      "a clock that jumps back locks a tenant out"),
     ("affinity_for_ever", "dispatcher.cc",
-     "const absl::Time latest = request.offered_at + options_.max_affinity_wait;",
+     "const absl::Time latest = since + options_.max_affinity_wait;",
      "const absl::Time latest = now + options_.max_affinity_wait;",
      "a request waits for a busy replica without bound"),
     ("affinity_without_alarm", "dispatcher.cc",

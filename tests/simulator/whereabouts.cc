@@ -180,11 +180,11 @@ void Whereabouts::CheckIdle(const Replica& replica, int64_t looked_us, bool trac
     CHECK(now < request->deadline || scene_.plan.num_clock_jumps > 0, "a deadline ends those that wait, too");
     if (request->raw->account->num_running >= scene_.PolicyOf(request->tenant).max_running) continue;
     const absl::Duration most = scene_.plan.dispatcher.max_affinity_wait;
-    const absl::Time offered_at = request->raw->offered_at;
+    const absl::Time queued_at = request->raw->queued_at;
     // Where the clock jumps, it looks again after as long as it thought when it looked last.
     const bool may_wait = scene_.plan.num_clock_jumps > 0
                               ? absl::Microseconds(scene_.clock.now_us() - looked_us) <= most
-                              : offered_at <= now && now < offered_at + most;
+                              : queued_at <= now && now < queued_at + most;
     CHECK(may_wait && tracks_prefixes && !request->raw->prefix_keys.empty(),
           "no replica idles while something waits that it could start");
   }
