@@ -29,7 +29,8 @@ TEST_P(FixtureExpertsTest, HoldWhatTheFileHolds) {
   const std::string dir = FixtureModel(GetParam());
   const ModelConfig config = *LoadModelConfig(dir);
   const std::unique_ptr<Backend> backend = OpenCpu();
-  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, config, {.dtype = DType::kF32}, *backend);
+  const absl::StatusOr<ModelWeights> weights =
+      LoadWeights(dir, config, WholeModel(config), {.dtype = DType::kF32}, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
   const Checkpoint file = *Checkpoint::Open(dir);
   const auto expect = [&](const Weight& weight, const std::vector<std::string>& names) {
@@ -72,7 +73,8 @@ TEST(MoeWeightsTest, Int8LeavesWhatChoosesAsItIs) {
   const std::string dir = FixtureModel("qwen2_moe");
   const ModelConfig config = *LoadModelConfig(dir);
   const std::unique_ptr<Backend> backend = OpenCpu();
-  const absl::StatusOr<ModelWeights> weights = LoadWeights(dir, config, {.dtype = DType::kI8}, *backend);
+  const absl::StatusOr<ModelWeights> weights =
+      LoadWeights(dir, config, WholeModel(config), {.dtype = DType::kI8}, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
   const MoeWeights& moe = *weights->layers[1].moe;
   EXPECT_EQ(moe.router.dtype, DType::kBF16);
@@ -107,7 +109,7 @@ ModelConfig SmallConfig() {
 // Its tensors, all 0.5 in BF16.
 std::vector<TestTensor> SmallTensors() {
   std::vector<TestTensor> tensors;
-  const ModelSpec spec = ListTensors(SmallConfig());
+  const ModelSpec spec = ListTensors(SmallConfig(), WholeModel(SmallConfig()));
   for (const TensorSpec* tensor : AllTensors(spec)) {
     const bool matrix = tensor->role == TensorSpec::Role::kMatrix;
     TestTensor made{tensor->name, "BF16", {tensor->rows}, ""};
@@ -154,7 +156,7 @@ TEST(MoeWeightsTest, ChecksEveryExpertOfAFile) {
   const auto load = [](const std::vector<TestTensor>& tensors) {
     const TempDir dir;
     dir.Write("model.safetensors", SafetensorsFile(tensors));
-    return LoadWeights(dir.path(), SmallConfig(), {}, *OpenCpu()).status();
+    return LoadWeights(dir.path(), SmallConfig(), WholeModel(SmallConfig()), {}, *OpenCpu()).status();
   };
   ASSERT_TRUE(load(SmallTensors()).ok());
   for (const Case& test : cases) {
@@ -170,7 +172,7 @@ TEST(MoeWeightsTest, ChecksEveryExpertOfAFile) {
 TEST(MoeWeightsTest, DummyExpertsDiffer) {
   const std::unique_ptr<Backend> backend = OpenCpu();
   const absl::StatusOr<ModelWeights> weights =
-      LoadWeights("/nowhere", SmallConfig(), {.format = LoadFormat::kDummy}, *backend);
+      LoadWeights("/nowhere", SmallConfig(), WholeModel(SmallConfig()), {.format = LoadFormat::kDummy}, *backend);
   ASSERT_TRUE(weights.ok()) << weights.status();
   const std::vector<Weight>& experts = weights->layers[0].moe->down.experts;
   ASSERT_EQ(experts.size(), 3u);

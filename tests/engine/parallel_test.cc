@@ -121,12 +121,16 @@ std::vector<Case> Cases() {
   cases.push_back({"qwen3", {.tensor = 2, .pipeline = 2}});
   cases.push_back({"qwen3", {.tensor = 3}});  // 6 heads, 2 of them key-value heads: ranks keep copies
   cases.push_back({"mistral", {.tensor = 8}});
-  for (const char* const model : {"mixtral", "qwen2_moe", "qwen3_moe"}) {
-    cases.push_back({model, {.tensor = 2}});
-    cases.push_back({model, {.tensor = 2, .expert = 2}});
-    cases.push_back({model, {.tensor = 4, .expert = 2}});
-    cases.push_back({model, {.tensor = 2, .pipeline = 2, .expert = 2}});
-  }
+  // A rank with whole experts, with parts of all, and with parts of some.
+  cases.push_back({"mixtral", {.tensor = 2, .expert = 2}});
+  cases.push_back({"mixtral", {.tensor = 6, .expert = 3}});
+  cases.push_back({"mixtral", {.tensor = 2, .pipeline = 2, .expert = 2}});
+  cases.push_back({"qwen2_moe", {.tensor = 3}});
+  cases.push_back({"qwen2_moe", {.tensor = 3, .expert = 3}});
+  cases.push_back({"qwen2_moe", {.pipeline = 3}});
+  cases.push_back({"qwen3_moe", {.tensor = 4}});
+  cases.push_back({"qwen3_moe", {.tensor = 4, .expert = 2}});
+  cases.push_back({"qwen3_moe", {.tensor = 2, .pipeline = 3, .expert = 2}});
   cases.push_back({"llama3", {.tensor = 2, .pipeline = 2}, 9});
   cases.push_back({"llama3", {.tensor = 2, .pipeline = 2}, 64, 2});
   cases.push_back({"llama3", {.pipeline = 3}, 11, 2});

@@ -40,7 +40,7 @@ inline std::vector<float> Stored(const Checkpoint& checkpoint, const std::vector
     EXPECT_NE(entry, nullptr) << name;
     if (entry == nullptr) return {};
     std::vector<char> bytes(entry->info.end - entry->info.begin);
-    EXPECT_TRUE(checkpoint.Read(*entry, bytes.data()).ok());
+    EXPECT_TRUE(checkpoint.Read(*entry, 0, bytes.size(), bytes.data()).ok());
     const DType dtype = *entry->info.type->dtype;
     for (size_t at = 0; at < bytes.size(); at += DTypeBytes(dtype)) {
       uint32_t word = 0;
