@@ -241,17 +241,25 @@ FairQueue::Offer FairQueue::OfferAll(Judge judge, Ended& ended) {
   return {};
 }
 
-// The one served least for its weight; of equals the one that runs less, then the one whose request is older.
+// Of those that were served least for their weight, or hardly more, the one that runs least; of these the one served
+// least, then the one whose request is older.
 TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount* const> passed) {
   const auto c = static_cast<size_t>(priority);
+  const auto may_be_next = [&](const TenantAccount* account) {
+    return account->MayRun() && std::find(passed.begin(), passed.end(), account) == passed.end();
+  };
+  double least = std::numeric_limits<double>::infinity();
+  for (const TenantAccount* account : waiting_tenants_[c]) {
+    if (may_be_next(account)) least = std::min(least, account->counters[c]);
+  }
+  const auto place = [c](const TenantAccount& tenant) {
+    const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
+    return std::tuple(rows, tenant.counters[c], tenant.waiting[c].front()->id);
+  };
   TenantAccount* next = nullptr;
   for (TenantAccount* account : waiting_tenants_[c]) {
-    if (!account->MayRun() || std::find(passed.begin(), passed.end(), account) != passed.end()) continue;
-    const auto place = [c](const TenantAccount& tenant) {
-      const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
-      return std::tuple(tenant.counters[c], rows, tenant.waiting[c].front()->id);
-    };
-    if (next == nullptr || place(*account) < place(*next)) next = account;
+    const bool is_even = account->counters[c] <= least + options_.even_tokens / account->policy.weight;
+    if (is_even && may_be_next(account) && (next == nullptr || place(*account) < place(*next))) next = account;
   }
   return next;
 }

@@ -33,6 +33,7 @@ struct FairQueueOptions {
   bool leave_room = false;          // for tenants that come later: one alone may fill half of the queue
   double output_token_price = 2.0;  // in prompt tokens: a drawn token costs a whole step of its row
   double cached_token_price = 0.1;  // of a prompt, where it was not computed but taken up
+  double even_tokens = 2048;        // tenants whose counters are so close are even: who runs less comes first
   double scored_token_price = 8.0;  // of a prompt that is scored: few fit a step, and each takes the output head
   absl::Duration max_time_to_first_token = absl::InfiniteDuration();  // who would wait longer is refused at once
 };
@@ -73,9 +74,10 @@ enum class Verdict {
 };
 
 // Orders requests by class, then among tenants by a virtual token counter for each class (VTC, arXiv 2401.00588): the
-// tenant that was served least for its weight comes first; a tenant that asked for nothing, or whose cap held it back,
-// is lifted to the least counter of those that wait, so that idling earns no credit. Within a tenant and class: first
-// come, first served, also for what a replica gives back.
+// tenant that was served least for its weight comes first, or, of those that are even, the one that runs least, so that
+// who has just been served a little more needn't wait for another's long prompt to make up for it; a tenant that asked
+// for nothing, or whose cap held it back, is lifted to the least counter of those that wait, so that idling earns no
+// credit. Within a tenant and class: first come, first served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
 // may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.

@@ -26,7 +26,7 @@ struct RequestOptions {
 
 // A queue whose replica takes whatever it is offered.
 struct Line {
-  explicit Line(const FairQueueOptions& options = {}) : queue(options, clock) {}
+  explicit Line(const FairQueueOptions& options = {.even_tokens = 0}) : queue(options, clock) {}
 
   std::shared_ptr<RecordingSink> Push(int64_t id, const std::string& tenant, const RequestOptions& options = {}) {
     auto request = std::make_unique<Request>();
@@ -118,14 +118,18 @@ TEST(FairQueueTest, SharesServiceByWeight) {
   EXPECT_NEAR(line.PopTenants(100)["heavy"], 80, 2);
 }
 
-TEST(FairQueueTest, OfEqualsWhoRunsLessComesFirst) {
-  Line line;
-  line.Push(0, "runs");
-  const auto running = line.Pop();
-  line.Push(1, "runs");
-  line.Push(2, "new");  // lifted to the counter of the other
-  EXPECT_EQ(line.PopTenant(), "new");
-  EXPECT_EQ(line.PopTenant(), "runs");
+TEST(FairQueueTest, OfThoseThatAreEvenWhoRunsLessComesFirst) {
+  for (const bool is_even : {true, false}) {
+    Line line({.even_tokens = 500});
+    line.Push(0, "long", {.prompt_tokens = 10});
+    const auto running = line.Pop();
+    line.Push(1, "long", {.prompt_tokens = 1000});
+    line.Push(2, "long", {.prompt_tokens = 1000});
+    line.Push(3, "short", {.prompt_tokens = is_even ? size_t{400} : size_t{600}});
+    EXPECT_EQ(line.PopTenant(), "short") << "lifted to the counter of the other";
+    line.Push(4, "short");
+    EXPECT_EQ(line.PopTenant(), is_even ? "short" : "long");
+  }
 }
 
 TEST(FairQueueTest, FewOvertakeOneThatIsTooLarge) {

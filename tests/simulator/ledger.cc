@@ -258,7 +258,7 @@ void Ledger::CheckShares(Priority priority) {
     has_caps = has_caps || policy.max_running < TenantPolicy::kUnlimited;
   }
   const double prompt = std::max(plan.queue.scored_token_price, 1.0) * static_cast<double>(plan.limits.max_model_len);
-  const double bound = (has_caps ? 4 : 2) * (prompt + output) / lightest;
+  const double bound = ((has_caps ? 4 : 2) * (prompt + output) + plan.queue.even_tokens) / lightest;
   const auto wants_more = [&](size_t i) {
     const TenantAccount* const account = tenants_[i].account;
     return account != nullptr && !account->waiting[Index(priority)].empty() && account->MayRun();

@@ -150,6 +150,7 @@ Plan DrawPlan(uint64_t seed) {
   plan.restart_us = plan.step_us * random.Int(1, 30);
   plan.dispatcher.num_replicas = plan.num_replicas;
   plan.scheduler.tell_cache_changes = plan.num_replicas > 1;
+  plan.queue.even_tokens = random.Of({0.0, 10.0, 200.0});
   return plan;
 }
 

@@ -119,10 +119,19 @@ std::vector<Whereabouts::Line*> Whereabouts::InOrder(Priority priority) {
     if (line.num_running < line.max_running && !line.waiting[c].empty()) order.push_back(&line);
   }
   const auto place = [c](const Line& line) {
-    return std::tuple(line.counters[c], static_cast<double>(line.num_running) / line.weight,
+    return std::tuple(static_cast<double>(line.num_running) / line.weight, line.counters[c],
                       line.waiting[c].front()->id);
   };
-  std::sort(order.begin(), order.end(), [&](const Line* a, const Line* b) { return place(*a) < place(*b); });
+  const auto sooner = [c](const Line* a, const Line* b) { return a->counters[c] < b->counters[c]; };
+  for (auto next = order.begin(); next != order.end(); ++next) {
+    const double least = (*std::min_element(next, order.end(), sooner))->counters[c];
+    auto first = order.end();
+    for (auto it = next; it != order.end(); ++it) {
+      const bool is_even = (*it)->counters[c] <= least + scene_.plan.queue.even_tokens / (*it)->weight;
+      if (is_even && (first == order.end() || place(**it) < place(**first))) first = it;
+    }
+    std::iter_swap(next, first);
+  }
   if (order.size() > kMaxPassed) order.resize(kMaxPassed);
   return order;
 }
