@@ -1,7 +1,9 @@
 #include "server/config.h"
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "kernels/status_macros.h"
 #include "server/front_end_limits.h"
 
@@ -50,12 +52,25 @@ absl::Status CheckListeners(const Config& config) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<int>> ParsePipelineLayers(const std::string& text) {
+  std::vector<int> layers;
+  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    int count = 0;
+    if (!absl::SimpleAtoi(part, &count) || count < 1 || count > 10'000) {
+      return Refuse("pipeline-layers", absl::StrCat("'", part, "' is no number of layers; say for example 10,12,10"));
+    }
+    layers.push_back(count);
+  }
+  return layers;
+}
+
 absl::Status Config::Validate() const {
   if (model.dir.empty()) return Refuse("model", "is missing: name a model directory");
   for (const std::string& name : model.served_names) {
     if (name.empty()) return Refuse("served-model-name", "a name is empty");
   }
   RETURN_IF_ERROR(CheckSizes(*this));
+  RETURN_IF_ERROR(ParsePipelineLayers(engine.pipeline_layers).status());
   return CheckListeners(*this);
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/weight_options.h"
 #include "kernels/dtype.h"
@@ -25,7 +26,11 @@ struct ModelOptions {
 };
 
 struct EngineOptions {
-  int replicas = 1;                  // of the model; what follows is each one's, but for memory and threads
+  int replicas = 1;              // of the model; what follows is each one's, but for memory and threads
+  int tensor_parallel_size = 1;  // see ParallelSizes
+  int pipeline_parallel_size = 1;
+  int expert_parallel_size = 1;
+  std::string pipeline_layers;       // "10,12,10"; empty: balanced by cost
   int max_num_seqs = 64;             // sequences that run at once
   int max_num_batched_tokens = 512;  // tokens a step
   int block_size = 16;               // tokens a KV block
@@ -36,6 +41,9 @@ struct EngineOptions {
   double max_prefill_share = 0.5;                    // of a step's tokens, while others decode
   absl::Duration max_itl = absl::Milliseconds(200);  // that prompts may cause; 0: no bound
 };
+
+// "10,12,10" -> {10, 12, 10}; empty -> {}. InvalidArgument for anything else than positive numbers and commas.
+absl::StatusOr<std::vector<int>> ParsePipelineLayers(const std::string& text);
 
 struct QueueOptions {
   int max_queued_requests = 0;                             // 0: 4 x max_num_seqs x replicas

@@ -63,6 +63,19 @@ const ConfigSetting kSettings[] = {
      "Copies of the model that serve side by side. They share its weights, the threads and the memory for the KV "
      "cache.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.replicas, .most = 16}; }},
+    {"Engine", "tensor-parallel-size", "Ranks that share each layer of a replica; divides the attention heads.",
+     [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.tensor_parallel_size, .most = 64}; }},
+    {"Engine", "pipeline-parallel-size", "Stages of a replica, each with some of the layers.",
+     [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.pipeline_parallel_size, .most = 64}; }},
+    {"Engine", "expert-parallel-size",
+     "Parts into which experts are spread over a stage's ranks; divides tensor-parallel-size. 1: each rank has a part "
+     "of "
+     "every expert.",
+     [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.expert_parallel_size, .most = 64}; }},
+    {"Engine", "pipeline-layers", "Layers of each stage, as 10,12,10. Default: stages cost about the same.",
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.engine.pipeline_layers, "N,N..."};
+     }},
     {"Engine", "max-num-seqs", "Sequences that a replica runs at once.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.max_num_seqs, .most = 4096}; }},
     {"Engine", "max-num-batched-tokens", "Tokens that one step computes at most; long prompts are cut into chunks.",
@@ -87,9 +100,7 @@ const ConfigSetting kSettings[] = {
     {"Engine", "max-prefill-share", "Part of max-num-batched-tokens that prompts may take while others decode.",
      [](Config& c) -> SettingRef { return FractionSetting{.value = &c.engine.max_prefill_share, .least = 0.05}; }},
     {"Engine", "max-itl",
-     "While others decode, prompts are cut so that a step, and so the time between two tokens, takes no longer. 0s: "
-     "they "
-     "are not.",
+     "Prompts are cut so that a step, and so the time between two tokens of others, takes no longer. 0s: they are not.",
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.engine.max_itl, .may_be_zero = true}; }},
 
     {"Queue", "max-queued-requests",

@@ -92,6 +92,10 @@ LocalEngineOptions EngineOptionsFor(const Config& config) {
   options.weights.format = config.model.load_format;
   options.weights.dtype = config.model.weight_dtype;
   options.device.num_threads = config.engine.threads;
+  options.parallel = {.tensor = config.engine.tensor_parallel_size,
+                      .pipeline = config.engine.pipeline_parallel_size,
+                      .expert = config.engine.expert_parallel_size,
+                      .layers = *ParsePipelineLayers(config.engine.pipeline_layers)};  // Validate has read it
   options.max_num_seqs = config.engine.max_num_seqs;
   options.max_num_batched_tokens = config.engine.max_num_batched_tokens;
   options.block_size = config.engine.block_size;

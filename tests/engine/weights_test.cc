@@ -282,5 +282,14 @@ TEST(DummyTensorsTest, AreNormalAndDifferByName) {
   EXPECT_LT(equal, values.size() / 50) << "two names share a stream";
 }
 
+TEST(DummyTensorsTest, APartIsThatOfTheWhole) {
+  std::vector<uint16_t> whole(1000), part(37);
+  FillDummyTensor(7, "a", 0, absl::MakeSpan(whole));
+  for (const uint64_t first : {0, 1, 4, 5, 6, 123, 963}) {
+    FillDummyTensor(7, "a", first, absl::MakeSpan(part));
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + static_cast<std::ptrdiff_t>(first))) << first;
+  }
+}
+
 }  // namespace
 }  // namespace weft

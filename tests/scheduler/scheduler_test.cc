@@ -249,6 +249,36 @@ TEST(SchedulerTest, PromptsShareAStepByTheirTenantsWeights) {
   EXPECT_EQ(tokens, (std::vector<int>{30, 5, 5}));
 }
 
+// So no stage waits for a token that another still draws, and none has more than its part of them in a step.
+TEST(SchedulerTest, SequencesTakeTurnsInTheStagesOfAPipeline) {
+  EngineLimits limits = Limits(64, 4, 8, 64);
+  limits.num_stages = 2;
+  SteppedScheduler bench(limits);
+  for (int i = 0; i < 4; ++i) bench.Add(Prompt(1, i), 50);
+  bench.Pull();
+  std::vector<std::vector<int32_t>> steps;
+  for (int i = 0; i < 4; ++i) {
+    const Batch& batch = bench.scheduler.Schedule();
+    steps.push_back(batch.slots);
+    std::sort(steps.back().begin(), steps.back().end());
+    bench.scheduler.CheckInvariants();
+  }
+  EXPECT_EQ(steps[0].size(), 2u);
+  EXPECT_EQ(steps[1].size(), 2u);
+  EXPECT_NE(steps[0], steps[1]);
+  EXPECT_EQ(steps[2], steps[0]);
+  EXPECT_EQ(steps[3], steps[1]);
+}
+
+TEST(SchedulerTest, APromptsChunksFollowEachOtherThroughAPipeline) {
+  EngineLimits limits = Limits(64, 4, 8, 16);
+  limits.num_stages = 3;
+  SteppedScheduler bench(limits);
+  bench.Add(Prompt(60, 1), 5);
+  bench.Pull();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(bench.scheduler.Schedule().num_tokens(), 16) << i;
+}
+
 TEST(SchedulerTest, ADeadlineEndsWhatRuns) {
   SteppedScheduler bench(Limits(64, 4, 2, 16));
   const auto sink = bench.Add(Prompt(6, 1), 200);

@@ -146,7 +146,7 @@ MUTANTS = [
      "(options_.cached_token_price - 1.0)", "2 * (options_.cached_token_price - 1.0)",
      "a tenant with cache hits overtakes all others"),
     ("weights_ignored", "fair_queue.cc",
-     "account.counter += price / account.policy.weight;", "account.counter += price;",
+     "counter += price / account.policy.weight;", "counter += price;",
      "shares are not by weight"),
     ("idling_earns_credit", "fair_queue.cc",
      "  if (account.WaitingIn(request->priority).empty()) LiftToOthers(account, request->priority);\n", "",
