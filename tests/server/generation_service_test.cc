@@ -172,10 +172,12 @@ TEST(GenerationServiceTest, PrefixesAreSharedWithinATenantAndASalt) {
 }
 
 TEST(GenerationServiceTest, WithoutAPrefixCacheTheChoicesOfOneRequestStillShareItsPrompt) {
-  FakeServing serving({.prefix_cache = PrefixCache::kOff});
+  FakeServing serving({.start_replica = false, .prefix_cache = PrefixCache::kOff});
   GenerateRequest request = PromptOf(std::vector<int32_t>(40, 5), 1);
   const auto computed = [&] {
-    GenerateAll(serving, request);
+    const auto generation = serving.service->Generate(request, [] {});
+    EXPECT_TRUE(generation.ok()) << generation.status();
+    for (int turn = 0; turn < 20; ++turn) serving.Turn();
     return MetricValue(serving.metrics, "weft_computed_tokens_total");
   };
   EXPECT_EQ(computed(), 40);
