@@ -6,26 +6,14 @@
 #include "kernels/status_macros.h"
 
 namespace weft {
-namespace {
-
-absl::Duration WaitedForStages(const Communicator* stages) {
-  if (stages == nullptr) return absl::ZeroDuration();
-  const CommStats stats = stages->stats();
-  return stats[CommOp::kSend].waiting + stats[CommOp::kRecv].waiting;
-}
-
-}  // namespace
 
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
   const absl::Time begin = absl::Now();
-  const absl::Duration waited_before = WaitedForStages(parts_.stages.get());
   StepResult result{.step = batch.step};
   result.tokens = RunStage(batch);
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   RETURN_IF_ERROR(GroupStatus());
   result.compute_time = absl::Now() - begin;
-  const absl::Duration waited = WaitedForStages(parts_.stages.get()) - waited_before;
-  busy_ns_.fetch_add(absl::ToInt64Nanoseconds(result.compute_time - waited), std::memory_order_relaxed);
   return result;
 }
 

@@ -1,14 +1,11 @@
 // One rank of an engine: takes batches, runs its stage of the model, and hands on or samples.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
@@ -48,17 +45,12 @@ class Worker {
 
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
-  const ParallelPlan& plan() const { return parts_.plan; }
-
-  // Time spent in steps so far but for what they waited for other stages. Thread-safe.
-  absl::Duration busy_time() const { return absl::Nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
 
  private:
   std::vector<SampledToken> RunStage(Batch& batch);
   absl::Status GroupStatus() const;
 
   WorkerParts parts_;
-  std::atomic<int64_t> busy_ns_ = 0;
 };
 
 }  // namespace weft
