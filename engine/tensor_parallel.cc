@@ -71,6 +71,7 @@ void TensorParallel::Sample(Tensor logits, int32_t vocab_size, absl::Span<const 
   if (size_ == 1) return backend_->Sample(logits, args, results);
   const auto first_token = static_cast<int32_t>(ShardOf(vocab_size, rank_, size_).begin);
   const std::vector<RowSummary> rows = Summarize(logits, first_token, args);
+  if (!group_->status().ok()) return;  // what was gathered means nothing, not even as a size
   std::vector<RowDraw> draws(args.size());
   const auto is_drawn = [](const RowDraw& draw) { return draw.is_drawn; };
   for (int attempt = 0; !std::all_of(draws.begin(), draws.end(), is_drawn); ++attempt) {
@@ -78,7 +79,7 @@ void TensorParallel::Sample(Tensor logits, int32_t vocab_size, absl::Span<const 
       draws[i] = is_drawn(draws[i]) ? RowDraw{.is_drawn = true} : DrawOf(args[i], attempt, rows[i].most_tokens);
     }
     const std::vector<DrawCandidate> candidates = GatherCandidates(logits, first_token, args, rows, draws);
-    if (!group_->status().ok()) return;  // what was gathered means nothing
+    if (!group_->status().ok()) return;
     backend_->DrawFromCandidates(args, rows, candidates, absl::MakeSpan(draws), results);
   }
 }
