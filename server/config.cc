@@ -54,7 +54,8 @@ absl::Status CheckListeners(const Config& config) {
 
 absl::StatusOr<std::vector<int>> ParsePipelineLayers(const std::string& text) {
   std::vector<int> layers;
-  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+  if (text.empty()) return layers;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
     int count = 0;
     if (!absl::SimpleAtoi(part, &count) || count < 1 || count > 10'000) {
       return Refuse("pipeline-layers", absl::StrCat("'", part, "' is no number of layers; say for example 10,12,10"));

@@ -157,6 +157,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{{"/m", "--replicas", "17"}, {}, "", {"--replicas", "1 to 16"}},
         Refusal{{"/m", "--tensor-parallel-size", "0"}, {}, "", {"--tensor-parallel-size", "1 to 64"}},
         Refusal{{"/m", "--pipeline-layers", "10,x"}, {}, "", {"pipeline-layers", "'x'"}},
+        Refusal{{"/m", "--pipeline-layers", "10,,12"}, {}, "", {"pipeline-layers", "''"}},
         Refusal{{"/m", "--max-prefill-share", "0"}, {}, "", {"--max-prefill-share", "0.05 to 1"}},
         Refusal{{"/m", "--max-prefill-share", "1.1"}, {}, "", {"--max-prefill-share"}},
         Refusal{{"/m", "--max-prefill-share", "nan"}, {}, "", {"--max-prefill-share"}},
