@@ -310,8 +310,10 @@ TEST(SchedulerTest, AClockThatJumpsBackEndsNothingAndNoWaitIsNegative) {
 }
 
 // The whole life of 10,000 requests under arrivals, cancels, stops and a pool that is always too small: every output is
-// what it would have been alone, every request ends once, and the pool is whole again.
-TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
+// what it would have been alone, every request ends once, and the pool is whole again. By stages of a pipeline.
+class RandomRequestsTest : public testing::TestWithParam<int> {};
+
+TEST_P(RandomRequestsTest, PoolIsWholeAfterTenThousand) {
   struct Case {
     std::vector<int32_t> prompt;
     int max_tokens = 0;
@@ -321,7 +323,9 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
   };
   std::mt19937 rng(20261123);
   const auto uniform = [&rng](int low, int high) { return std::uniform_int_distribution<int>(low, high)(rng); };
-  SteppedScheduler bench(Limits(24, 4, 8, 24));
+  EngineLimits limits = Limits(24, 4, 8, 24);
+  limits.num_stages = GetParam();
+  SteppedScheduler bench(limits);
   const std::string scopes[] = {"", "a", "b"};
   std::vector<Case> cases;
   while (cases.size() < 10000) {
@@ -365,6 +369,9 @@ TEST(SchedulerTest, PoolIsWholeAfterTenThousandRandomRequests) {
     for (const int32_t token : expected) ASSERT_THAT(cases[i].stops, testing::Not(testing::Contains(token)));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Stages, RandomRequestsTest, testing::Values(1, 2, 5),
+                         [](const auto& stages) { return std::to_string(stages.param); });
 
 }  // namespace
 }  // namespace weft

@@ -44,7 +44,7 @@ struct AddOptions {
 // The requests that can't start yet stand in line here, by rank.
 struct SteppedScheduler {
   explicit SteppedScheduler(const EngineLimits& limits, const SchedulerOptions& options = {})
-      : engine(limits), scheduler(limits, options, clock) {}
+      : engine(limits, 2 * limits.num_stages), scheduler(limits, options, clock) {}
 
   std::shared_ptr<RecordingSink> Add(std::vector<int32_t> prompt, int max_tokens, const AddOptions& options = {}) {
     auto sink = std::make_shared<RecordingSink>();
