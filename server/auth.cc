@@ -4,8 +4,6 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -13,12 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "kernels/status_macros.h"
+#include "server/operator_file.h"
 
 namespace weft {
 namespace {
 
 constexpr size_t kMaxKeyBytes = 512;
-constexpr size_t kMaxFileBytes = 16 << 20;
 
 bool IsHexDigest(absl::string_view text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(),
@@ -45,15 +43,8 @@ KeyStore::Digest KeyStore::DigestOf(absl::string_view key) {
 }
 
 absl::StatusOr<KeyStore> KeyStore::Load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat("key file ", path, ": cannot be read, or is empty"));
-  }
-  if (text.tellp() > static_cast<std::streamoff>(kMaxFileBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("key file ", path, ": larger than 16 MiB"));
-  }
-  return Parse(text.str());
+  ASSIGN_OR_RETURN(const std::string text, ReadOperatorFile("key file", path));
+  return Parse(text);
 }
 
 absl::StatusOr<KeyStore> KeyStore::Parse(absl::string_view text) {

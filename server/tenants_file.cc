@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -14,12 +12,12 @@
 #include "server/api_error.h"
 #include "server/auth.h"
 #include "server/json_parse.h"
+#include "server/operator_file.h"
 #include "server/priority_name.h"
 
 namespace weft {
 namespace {
 
-constexpr size_t kMaxFileBytes = 16 << 20;
 constexpr double kLeastWeight = 0.001;
 constexpr double kMostWeight = 1000;
 
@@ -132,15 +130,8 @@ absl::StatusOr<TenantPolicies> ParseTenants(absl::string_view text) {
 }
 
 absl::StatusOr<TenantPolicies> LoadTenants(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
-    return absl::NotFoundError(absl::StrCat("tenants file ", path, ": cannot be read, or is empty"));
-  }
-  if (text.tellp() > static_cast<std::streamoff>(kMaxFileBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("tenants file ", path, ": larger than 16 MiB"));
-  }
-  absl::StatusOr<TenantPolicies> policies = ParseTenants(text.str());
+  ASSIGN_OR_RETURN(const std::string text, ReadOperatorFile("tenants file", path));
+  absl::StatusOr<TenantPolicies> policies = ParseTenants(text);
   if (policies.ok()) return policies;
   return absl::InvalidArgumentError(absl::StrCat("tenants file ", path, ": ", policies.status().message()));
 }
