@@ -141,6 +141,7 @@ class Scheduler {
   void AppendRow(const Chunk& chunk);
   void StartSlot(Sequence& sequence);
   void TellStart(Sequence& sequence);
+  // commit.cc: its results.
   bool CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> tokens);
   void CommitScore(Sequence& sequence, const SampledToken& token);
   void CommitToken(Sequence& sequence, const SampledToken& token);
