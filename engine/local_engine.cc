@@ -65,11 +65,10 @@ absl::StatusOr<std::vector<SharedWeights>> LoadSharedWeights(const ModelConfig& 
                                                              const LocalEngineOptions& options,
                                                              const std::vector<ParallelPlan>& plans) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, OpenDevice(options.device));
+  ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
+                   LoadRanks(options.model_dir, config, plans, options.weights, *backend));
   std::vector<SharedWeights> ranks;
-  for (const ParallelPlan& plan : plans) {
-    ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options.model_dir, config, plan, options.weights, *backend));
-    ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
-  }
+  for (ModelWeights& weights : loaded) ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
   return ranks;
 }
 

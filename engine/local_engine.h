@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
+#include "engine/model_dir.h"
 #include "engine/parallel_sizes.h"
 #include "engine/weight_options.h"
 #include "kernels/device.h"
@@ -16,7 +17,7 @@
 namespace weft {
 
 struct LocalEngineOptions {
-  std::string model_dir;
+  ModelDir model_dir;
   WeightOptions weights;
   DeviceOptions device;
   ParallelSizes parallel;
