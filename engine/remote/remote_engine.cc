@@ -122,7 +122,7 @@ absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelC
   ASSIGN_OR_RETURN(engines->plans_, MakePlans(config, setup.parallel));
   ASSIGN_OR_RETURN(engines->limits_, LimitsFor(config, setup, engines->plans_));
   ASSIGN_OR_RETURN(engines->placement_, PlaceRanks(setup.parallel, options.num_nodes));
-  ASSIGN_OR_RETURN(engines->config_digest_, ConfigDigest(setup.model_dir));
+  ASSIGN_OR_RETURN(engines->config_digest_, ConfigDigest(setup.model_dir.path));
   ASSIGN_OR_RETURN(engines->coordinator_, Coordinator::Start(options.coordinator));
   return engines;
 }
@@ -152,6 +152,19 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
   RETURN_IF_ERROR(CheckDigests(*group));
   RETURN_IF_ERROR(group->Connect());
   return std::make_unique<RemoteEngine>(limits_, group, options_.step_timeout);
+}
+
+// All replicas hold what the first one did.
+absl::Status RemoteEngines::CheckDigests(const WorkerGroup& group) {
+  const std::vector<WorkerGroup::Digests> loaded = group.digests();
+  absl::MutexLock lock(&mutex_);
+  if (digests_.empty()) digests_ = loaded;
+  for (size_t rank = 0; rank < loaded.size(); ++rank) {
+    if (absl::Status status = CompareDigests(digests_[rank], loaded[rank]); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void RemoteEngines::Cancel() {

@@ -36,7 +36,7 @@ class RemoteEngines final : public EngineSource {
   ~RemoteEngines() override;  // after the engines
 
   // Starts the replica's workers, and lets them load the model. Error of workers that have loaded other weights than
-  // those of another replica: FailedPrecondition that names the tensor.
+  // those of another replica: DataLoss that names the tensor.
   absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
   const EngineLimits& limits() const override { return limits_; }
   void Cancel() override;

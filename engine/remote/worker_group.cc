@@ -171,8 +171,8 @@ absl::Status WorkerGroup::AwaitAll(Phase phase) {
     std::string problem;
     {
       absl::MutexLock lock(&mutex_);
-      const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !status_.ok() || AllAre(phase); };
-      if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return status_;
+      const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || AllAre(phase); };
+      if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return failure_;
       const absl::Time now = absl::Now();
       for (const Worker& worker : workers_) {
         if (worker.phase == Phase::kExpected && now >= join_deadline) {
@@ -191,7 +191,7 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
   Worker& worker = workers_[index];
   {
     absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) return;
+    if (!failure_.ok()) return;
     worker.heard = absl::Now();
     switch (message.what_case()) {
       case v1::WorkerMessage::kHello:
@@ -204,7 +204,7 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
       case v1::WorkerMessage::kLoaded:
         for (const v1::RankLoaded& rank : message.loaded().ranks()) {
           if (rank.rank() < 0 || static_cast<size_t>(rank.rank()) >= digests_.size()) continue;
-          digests_[static_cast<size_t>(rank.rank())] = {rank.digests().begin(), rank.digests().end()};
+          digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
         }
         worker.loaded = 1;
         worker.phase = Phase::kLoaded;
@@ -277,9 +277,9 @@ void WorkerGroup::Send(const v1::EngineMessage& message) {
 
 absl::StatusOr<v1::StepDone> WorkerGroup::NextResult(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
-  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !status_.ok() || !results_.empty(); };
+  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || !results_.empty(); };
   if (!mutex_.AwaitWithDeadline(absl::Condition(&has_news), deadline)) return absl::DeadlineExceededError("");
-  if (!status_.ok()) return status_;
+  if (!failure_.ok()) return failure_;
   v1::StepDone result = std::move(results_.front());
   results_.pop_front();
   return result;
@@ -288,8 +288,8 @@ absl::StatusOr<v1::StepDone> WorkerGroup::NextResult(absl::Time deadline) {
 void WorkerGroup::Fail(const absl::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) return;
-    status_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
+    if (!failure_.ok()) return;
+    failure_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
   }
   for (const auto* memories : {&tensor_memories_, &stage_memories_}) {
     for (const auto& memory : *memories) {
@@ -305,7 +305,7 @@ void WorkerGroup::Fail(const absl::Status& status) {
 
 absl::Status WorkerGroup::status() const {
   absl::MutexLock lock(&mutex_);
-  return status_;
+  return failure_;
 }
 
 WorkerGroup::Diagnosis WorkerGroup::Diagnose() const {

@@ -17,6 +17,7 @@
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
 #include "engine/remote/worker_seat.h"
+#include "engine/weight_digest.h"
 #include "kernels/device.h"
 #include "weft/v1/worker.pb.h"
 
@@ -50,7 +51,7 @@ class WorkerGroup {
   // Lets them meet. Afterwards steps may be sent.
   absl::Status Connect();
 
-  using Digests = std::vector<v1::TensorDigest>;
+  using Digests = std::vector<TensorDigest>;
   std::vector<Digests> digests() const;  // by rank
 
   // How far loading has come, 0 to 1.
@@ -108,7 +109,7 @@ class WorkerGroup {
   mutable absl::Mutex mutex_;
   std::vector<Digests> digests_ ABSL_GUARDED_BY(mutex_);  // by rank
   std::deque<v1::StepDone> results_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace weft
