@@ -3,16 +3,28 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "engine/weight_bytes.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
 
+Worker::Worker(WorkerParts parts)
+    : parts_(std::move(parts)),
+      recorder_({.stage = parts_.plan.stage,
+                 .tp_rank = parts_.plan.tp_rank,
+                 .weight_bytes = WeightBytes(parts_.model.weights()),
+                 .kv_cache_bytes = parts_.kv_cache.bytes()},
+                parts_.tensor_group.get(), parts_.stages.get()) {}
+
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
+  recorder_.BeginStep();
   const absl::Time begin = absl::Now();
   StepResult result{.step = batch.step};
   result.tokens = RunStage(batch);
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   RETURN_IF_ERROR(GroupStatus());
+  RETURN_IF_ERROR(RecordExpertLoad());
+  recorder_.EndStep();
   result.compute_time = absl::Now() - begin;
   return result;
 }
@@ -43,6 +55,14 @@ std::vector<SampledToken> Worker::RunStage(Batch& batch) {
 absl::Status Worker::GroupStatus() const {
   if (parts_.tensor_group != nullptr) RETURN_IF_ERROR(parts_.tensor_group->status());
   if (parts_.stages != nullptr) RETURN_IF_ERROR(parts_.stages->status());
+  return absl::OkStatus();
+}
+
+absl::Status Worker::RecordExpertLoad() {
+  if (parts_.model.moe() == nullptr || !recorder_.WantsExpertLoad()) return absl::OkStatus();
+  parts_.model.moe()->CopyLoad(expert_load_);
+  RETURN_IF_ERROR(parts_.backend->Synchronize());
+  recorder_.SetExpertLoad(expert_load_);
   return absl::OkStatus();
 }
 

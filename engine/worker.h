@@ -11,6 +11,7 @@
 #include "engine/kv_cache.h"
 #include "engine/model.h"
 #include "engine/pipeline_parallel.h"
+#include "engine/rank_recorder.h"
 #include "engine/sampler.h"
 #include "engine/step_input.h"
 #include "kernels/backend.h"
@@ -34,7 +35,7 @@ struct WorkerParts {
 // The worker of every rank, from the thread of an engine or as a process of its own.
 class Worker {
  public:
-  explicit Worker(WorkerParts parts) : parts_(std::move(parts)) {}
+  explicit Worker(WorkerParts parts);
 
   // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
   // final.
@@ -43,14 +44,20 @@ class Worker {
   // Ends a step that waits for other ranks. Thread-safe.
   void Abort(const absl::Status& status);
 
+  // Thread-safe; a step doesn't wait for it.
+  RankStats stats() const { return recorder_.stats(); }
+
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
  private:
   std::vector<SampledToken> RunStage(Batch& batch);
   absl::Status GroupStatus() const;
+  absl::Status RecordExpertLoad();
 
   WorkerParts parts_;
+  RankRecorder recorder_;
+  ExpertLoad expert_load_;  // kept for its memory
 };
 
 }  // namespace weft

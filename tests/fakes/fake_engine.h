@@ -42,6 +42,7 @@ class FakeEngine final : public Engine {
     }
     return device_.Execute(batch);
   }
+  EngineStats stats() const override { return {}; }
 
   // From now on the logits at this position of any sequence hold a NaN.
   void SpoilPosition(int64_t position) { spoilt_position_ = position; }
