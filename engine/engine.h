@@ -1,7 +1,7 @@
 // An Engine executes batches on a group of devices, in the order of their submission.
 //
-// Owned by one Replica and called from its thread only. Two kinds: LocalEngine (workers are threads of this process)
-// and, across processes, RemoteEngine; tests have a fake.
+// Owned by one Replica and called from its thread only, but for stats(). Two kinds: LocalEngine (workers are threads of
+// this process) and, across processes, RemoteEngine; tests have a fake.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/batch.h"
+#include "engine/engine_stats.h"
 
 namespace weft {
 
@@ -49,6 +50,9 @@ class Engine {
 
   // Not OK once it is known to be dead, also between steps.
   virtual absl::Status status() const = 0;
+
+  // How the ranks spend their time. Thread-safe; slows nothing down.
+  virtual EngineStats stats() const = 0;
 };
 
 // Opens the engines of a server's replicas, again where one has died. Thread-safe, for different replicas.

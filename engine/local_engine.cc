@@ -8,6 +8,7 @@
 #include "engine/parallel_plan.h"
 #include "engine/rank_parts.h"
 #include "engine/rank_threads.h"
+#include "engine/shared_stopwatch.h"
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -29,7 +30,7 @@ class LocalEngine final : public Engine {
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
-    ++num_in_flight_;
+    if (num_in_flight_++ == 0) with_work_.Start();
     ranks_.Push(batch);
   }
 
@@ -38,14 +39,21 @@ class LocalEngine final : public Engine {
     if (!error_.ok()) return error_;
     absl::StatusOr<StepResult> result = *results_.Pop();
     error_ = result.status();
-    --num_in_flight_;
+    if (--num_in_flight_ == 0) with_work_.Stop();
     return result;
+  }
+
+  EngineStats stats() const override {
+    EngineStats stats{.with_work = with_work_.Total()};
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) stats.ranks.push_back(ranks_.worker(rank).stats());
+    return stats;
   }
 
  private:
   const EngineLimits limits_;
   Channel<absl::StatusOr<StepResult>> results_;
   int num_in_flight_ = 0;
+  SharedStopwatch with_work_;
   absl::Status error_;
   RankThreads ranks_;  // last: its threads use the rest
 };

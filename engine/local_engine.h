@@ -27,7 +27,7 @@ class LocalEngines final : public EngineSource {
 
   absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
   const EngineLimits& limits() const override { return limits_; }
-  void Cancel() override {}                            // nothing here waits
+  void Cancel() override {}                           // nothing here waits
   void SetOnDeath(std::function<void()>) override {}  // these die in steps alone
 
  private:

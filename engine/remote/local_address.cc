@@ -38,10 +38,10 @@ absl::StatusOr<std::string> LocalAddressTowards(absl::string_view host_port) {
     sockaddr_storage own{};
     socklen_t size = sizeof own;
     std::array<char, NI_MAXHOST> text{};
-    const bool is_known = connect(fd, address->ai_addr, address->ai_addrlen) == 0 &&
-                          getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
-                          getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text.data(), text.size(), nullptr, 0,
-                                      NI_NUMERICHOST) == 0;
+    const bool is_known =
+        connect(fd, address->ai_addr, address->ai_addrlen) == 0 &&
+        getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
+        getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST) == 0;
     close(fd);
     if (is_known) return std::string(text.data());
   }

@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "engine/rank_parts.h"
 #include "engine/remote/setup_messages.h"
+#include "engine/remote/stats_messages.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -48,9 +49,14 @@ absl::Status StatusOfEnd(int end, const std::string& who) {
 }  // namespace
 
 WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end)
-    : context_(context), name_(name), scope_(RandomToken()), on_end_(std::move(on_end)), workers_(context.placement.size()) {
+    : context_(context),
+      name_(name),
+      scope_(RandomToken()),
+      on_end_(std::move(on_end)),
+      workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
   digests_.resize(context.plans.size());
+  stats_.resize(context.plans.size());
   for (size_t i = 0; i < workers_.size(); ++i) {
     workers_[i].placed = &context.placement[i];
     workers_[i].seat = std::make_shared<WorkerSeat>(
@@ -142,6 +148,7 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
   WriteSetup(context_.setup, assignment);
   assignment.set_config_sha256(context_.config_digest);
   assignment.set_scope(scope_);
+  assignment.set_address(context_.address);
   assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
   const PlacedWorker& placed = *workers_[index].placed;
   assignment.set_threads_per_rank(placed.node_rank == 0 ? context_.threads_per_rank : 0);
@@ -176,7 +183,8 @@ absl::Status WorkerGroup::AwaitAll(Phase phase) {
       const absl::Time now = absl::Now();
       for (const Worker& worker : workers_) {
         if (worker.phase == Phase::kExpected && now >= join_deadline) {
-          problem = absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout));
+          problem =
+              absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout));
         } else if (worker.phase != Phase::kExpected && now - worker.heard > kSilentWhileLoading) {
           problem = absl::StrCat(NameOf(worker), " has not been heard of for ",
                                  absl::FormatDuration(kSilentWhileLoading), " while it loaded");
@@ -203,8 +211,7 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         break;
       case v1::WorkerMessage::kLoaded:
         for (const v1::RankLoaded& rank : message.loaded().ranks()) {
-          if (rank.rank() < 0 || static_cast<size_t>(rank.rank()) >= digests_.size()) continue;
-          digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
+          if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
         }
         worker.loaded = 1;
         worker.phase = Phase::kLoaded;
@@ -217,6 +224,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         break;
       case v1::WorkerMessage::kHeartbeat:
         worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
+        for (const v1::RankStats& stats : message.heartbeat().stats()) {
+          if (IsRank(stats.rank())) stats_[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+        }
         break;
       default:
         break;
@@ -261,6 +271,11 @@ std::string WorkerGroup::NameOf(const Worker& worker) const {
 std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
   absl::MutexLock lock(&mutex_);
   return digests_;
+}
+
+std::vector<RankStats> WorkerGroup::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
 }
 
 double WorkerGroup::loaded() const {

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine_setup.h"
+#include "engine/engine_stats.h"
 #include "engine/remote/child_process.h"
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
@@ -30,7 +31,8 @@ struct WorkerGroupContext {
   const std::vector<ParallelPlan>& plans;
   const std::vector<PlacedWorker>& placement;
   const std::string& config_digest;
-  int threads_per_rank = 1;  // on this host
+  const std::string& address;        // of this host, for the others; empty: there are none
+  int threads_per_rank = 1;          // on this host
   std::vector<std::string> command;  // that starts a worker here
   absl::Duration join_timeout;       // for all to join
   absl::Duration peer_timeout;       // of ranks on different hosts for each other
@@ -53,6 +55,9 @@ class WorkerGroup {
 
   using Digests = std::vector<TensorDigest>;
   std::vector<Digests> digests() const;  // by rank
+
+  // What ranks counted when they were last heard of, some of a second ago; by rank.
+  std::vector<RankStats> stats() const;
 
   // How far loading has come, 0 to 1.
   double loaded() const;
@@ -96,6 +101,7 @@ class WorkerGroup {
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);
+  bool IsRank(int32_t number) const { return number >= 0 && static_cast<size_t>(number) < context_.plans.size(); }
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -108,6 +114,7 @@ class WorkerGroup {
   std::vector<Worker> workers_;
   mutable absl::Mutex mutex_;
   std::vector<Digests> digests_ ABSL_GUARDED_BY(mutex_);  // by rank
+  std::vector<RankStats> stats_ ABSL_GUARDED_BY(mutex_);  // by rank
   std::deque<v1::StepDone> results_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };

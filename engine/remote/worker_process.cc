@@ -21,6 +21,7 @@
 #include "engine/remote/local_address.h"
 #include "engine/remote/placement.h"
 #include "engine/remote/setup_messages.h"
+#include "engine/remote/stats_messages.h"
 #include "engine/remote/step_messages.h"
 #include "engine/weights.h"
 #include "grpcpp/grpcpp.h"
@@ -168,9 +169,8 @@ class WorkerLife {
     ASSIGN_OR_RETURN(std::vector<RankCommunicators> communicators, MeetOthers(assignment));
     std::vector<WorkerParts> parts;
     for (size_t i = 0; i < loaded_.size(); ++i) {
-      ASSIGN_OR_RETURN(WorkerParts rank,
-                       MakeWorkerParts(config_, setup_, limits_, loaded_[i].plan, std::move(loaded_[i].weights),
-                                       std::move(communicators[i])));
+      ASSIGN_OR_RETURN(WorkerParts rank, MakeWorkerParts(config_, setup_, limits_, loaded_[i].plan,
+                                                         std::move(loaded_[i].weights), std::move(communicators[i])));
       parts.push_back(std::move(rank));
     }
     auto ranks = std::make_unique<RankThreads>(
@@ -226,11 +226,10 @@ class WorkerLife {
     if (rank.placed.stages == GroupKind::kMemory) {
       ASSIGN_OR_RETURN(communicators.stages, JoinGroup(kind, rank.stages_fd, plan.stage));
     } else if (rank.placed.stages == GroupKind::kHosts) {
-      ASSIGN_OR_RETURN(communicators.stages,
-                       MeetHosts(assignment, absl::StrCat("stages", plan.tp_rank),
-                                 {.rank = plan.stage,
-                                  .size = plan.num_stages,
-                                  .max_messages_ahead = MaxMessagesAhead(plan.num_stages)}));
+      ASSIGN_OR_RETURN(communicators.stages, MeetHosts(assignment, absl::StrCat("stages", plan.tp_rank),
+                                                       {.rank = plan.stage,
+                                                        .size = plan.num_stages,
+                                                        .max_messages_ahead = MaxMessagesAhead(plan.num_stages)}));
     }
     return absl::OkStatus();
   }
@@ -271,15 +270,18 @@ class WorkerLife {
       message.mutable_heartbeat();
       {
         absl::MutexLock lock(&mutex_);
-        if (ranks_ != nullptr) AddWaits(*message.mutable_heartbeat());
+        if (ranks_ != nullptr) Describe(*message.mutable_heartbeat());
       }
       Say(message);
     }
   }
 
-  void AddWaits(v1::Heartbeat& heartbeat) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+  void Describe(v1::Heartbeat& heartbeat) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     for (size_t i = 0; i < ranks_->size(); ++i) {
       const Worker& worker = ranks_->worker(i);
+      v1::RankStats& stats = *heartbeat.add_stats();
+      WriteStats(worker.stats(), stats);
+      stats.set_rank(loaded_[i].placed.rank);
       for (const auto& [group, wait] : worker.waits()) {
         v1::RankWait& to = *heartbeat.add_waits();
         to.set_rank(loaded_[i].placed.rank);

@@ -42,6 +42,7 @@ class FakeEngine final : public Engine {
     }
     return device_.Execute(batch);
   }
+  EngineStats stats() const override { return {}; }
 
   absl::Status status() const override { return absl::OkStatus(); }  // it dies in steps alone
 

@@ -45,6 +45,7 @@ class MortalEngine final : public Engine {
     if (steps_to_live_-- == 0) engine_.Die(death_);
     return engine_.Collect();
   }
+  EngineStats stats() const override { return engine_.stats(); }
 
  private:
   FakeEngine engine_;
