@@ -19,8 +19,9 @@ namespace {
 class LocalEngine final : public Engine {
  public:
   LocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks)
-      : limits_(limits), ranks_(std::move(ranks), [this](size_t rank, absl::StatusOr<StepResult> result) {
-          if (!result.ok() || ranks_.worker(rank).IsReporter()) results_.Push(std::move(result));
+      : limits_(limits),
+        ranks_(std::move(ranks), [this](size_t, const Worker& worker, absl::StatusOr<StepResult> result) {
+          if (!result.ok() || worker.IsReporter()) results_.Push(std::move(result));
         }) {}
 
   const EngineLimits& limits() const override { return limits_; }

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/remote/worker_group.h"
 #include "engine/remote/worker_process.h"
 #include "server/exit_status.h"
 #include "server/logging.h"
@@ -160,8 +161,7 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
   SetUpLogging(log);
   if (options.token.empty()) return ServeForEver(options);
   // The server says what went wrong, and it alone decides what comes next.
-  ServeOnce(options).IgnoreError();
-  return kExitEngineDied;
+  return absl::IsUnavailable(ServeOnce(options)) ? kWorkerLinkLost : kExitEngineDied;
 }
 
 }  // namespace weft

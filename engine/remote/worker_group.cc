@@ -29,6 +29,8 @@ constexpr absl::Duration kSilence = absl::Seconds(1);
 // A worker that loads is heard of all the time; one that isn't for so long has no chance.
 constexpr absl::Duration kSilentWhileLoading = absl::Seconds(60);
 
+absl::Status LinkLost(const std::string& who) { return absl::UnavailableError(absl::StrCat(who, ": its link ended")); }
+
 std::string RandomToken() {
   std::array<unsigned char, 16> bytes{};
   RAND_bytes(bytes.data(), static_cast<int>(bytes.size()));
@@ -37,7 +39,11 @@ std::string RandomToken() {
 
 // Killed from outside, or by what it computed.
 absl::Status StatusOfEnd(int end, const std::string& who) {
-  if (WIFEXITED(end)) return absl::InternalError(absl::StrCat(who, " exited with status ", WEXITSTATUS(end)));
+  if (WIFEXITED(end)) {
+    const int status = WEXITSTATUS(end);
+    if (status == kWorkerLinkLost) return LinkLost(who);
+    return absl::InternalError(absl::StrCat(who, " exited with status ", status));
+  }
   const int signal = WTERMSIG(end);
   const std::string what = absl::StrCat(who, " was ended by signal ", signal, " (", strsignal(signal), ")");
   for (const int by_itself : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP}) {
@@ -172,7 +178,7 @@ bool WorkerGroup::AllAre(Phase phase) const {
 
 // Who has joined may take its time, but is heard of.
 absl::Status WorkerGroup::AwaitAll(Phase phase) {
-  constexpr absl::Duration kLook = absl::Seconds(1);
+  constexpr absl::Duration kLook = absl::Milliseconds(100);
   const absl::Time join_deadline = absl::Now() + context_.join_timeout;
   for (;;) {
     std::string problem;
@@ -259,7 +265,7 @@ absl::Status WorkerGroup::WhyLost(size_t index) {
     const std::optional<int> end = worker.process->AwaitEnd(kExitIsKnown);
     if (end.has_value()) return StatusOfEnd(*end, who);
   }
-  return absl::UnavailableError(absl::StrCat(who, ": its link ended"));
+  return LinkLost(who);
 }
 
 std::string WorkerGroup::NameOf(const Worker& worker) const {

@@ -24,6 +24,9 @@
 
 namespace weft {
 
+// The exit status by which a worker says that it saw its link end (EX_TEMPFAIL), so that nothing it did is to blame.
+inline constexpr int kWorkerLinkLost = 75;
+
 // What the groups of a server share; outlives them.
 struct WorkerGroupContext {
   const ModelConfig& config;
@@ -98,6 +101,7 @@ class WorkerGroup {
   absl::Status StartProcess(size_t index);
   v1::Assignment AssignmentFor(size_t index) const;
   absl::Status AwaitAll(Phase phase);
+  absl::Status WhyLate(const Worker& worker, absl::Time join_deadline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);

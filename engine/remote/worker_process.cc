@@ -174,7 +174,9 @@ class WorkerLife {
       parts.push_back(std::move(rank));
     }
     auto ranks = std::make_unique<RankThreads>(
-        std::move(parts), [this](size_t rank, absl::StatusOr<StepResult> result) { OnStep(rank, result); });
+        std::move(parts), [this](size_t rank, const Worker& worker, const absl::StatusOr<StepResult>& result) {
+          OnStep(rank, worker, result);
+        });
     absl::MutexLock lock(&mutex_);
     ranks_ = std::move(ranks);
     return absl::OkStatus();
@@ -245,8 +247,7 @@ class WorkerLife {
     return ConnectGroup(setup_.device.kind, options, store);
   }
 
-  void OnStep(size_t index, const absl::StatusOr<StepResult>& result) {
-    const Worker& worker = ranks_->worker(index);
+  void OnStep(size_t index, const Worker& worker, const absl::StatusOr<StepResult>& result) {
     if (!result.ok()) return Say(result.status(), loaded_[index].placed.rank, worker.step());
     if (!worker.IsReporter()) return;
     v1::WorkerMessage message;

@@ -64,12 +64,12 @@ inline void PrintTo(const Case& c, std::ostream* out) { *out << NameOf(c); }
 
 inline EngineSetup SetupOf(const Case& c, const ModelConfig& config) {
   EngineSetup setup{.model_dir = FixtureModel(c.model),
-                      .weights = {.dtype = c.weights},
-                      .device = {.num_threads = 2},
-                      .parallel = c.sizes,
-                      .max_model_len = kMaxModelLen,
-                      .max_num_seqs = 8,
-                      .max_num_batched_tokens = c.max_num_batched_tokens};
+                    .weights = {.dtype = c.weights},
+                    .device = {.num_threads = 2},
+                    .parallel = c.sizes,
+                    .max_model_len = kMaxModelLen,
+                    .max_num_seqs = 8,
+                    .max_num_batched_tokens = c.max_num_batched_tokens};
   setup.kv_cache_bytes = *KvCacheBytes(config, setup, c.num_sequences_of_cache * kMaxModelLen);
   return setup;
 }

@@ -49,7 +49,10 @@ double Measure(Engine& engine, int64_t& step, bool ahead) {
 
 int Run(const std::string& model_dir, const std::string& binary, const std::string& version) {
   const ModelConfig config = *LoadModelConfig(model_dir);
-  EngineSetup setup{.model_dir = model_dir, .device = {.num_threads = 1}, .max_model_len = 64, .max_num_seqs = kRows,
+  EngineSetup setup{.model_dir = model_dir,
+                    .device = {.num_threads = 1},
+                    .max_model_len = 64,
+                    .max_num_seqs = kRows,
                     .max_num_batched_tokens = 64};
   setup.kv_cache_bytes = *KvCacheBytes(config, setup, 64 * kRows);
   const auto threads = (*LocalEngines::Load(config, setup, 1))->Open(0);

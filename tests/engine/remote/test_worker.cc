@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "engine/remote/step_messages.h"
+#include "engine/remote/worker_group.h"
 #include "engine/remote/worker_process.h"
 #include "grpcpp/grpcpp.h"
 #include "weft/v1/worker.grpc.pb.h"
@@ -70,8 +71,7 @@ int TestWorkerMain(int argc, char** argv) {
   options.token = token;
   options.version = kTestVersion;
   options.log = [](absl::string_view) {};
-  ServeAsWorker(options).IgnoreError();
-  return 1;
+  return absl::IsUnavailable(ServeAsWorker(options)) ? kWorkerLinkLost : 1;
 }
 
 std::vector<std::string> TestWorkerCommand() { return {absl::StrCat("/proc/", getpid(), "/exe"), "worker"}; }
