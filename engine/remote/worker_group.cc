@@ -181,24 +181,30 @@ absl::Status WorkerGroup::AwaitAll(Phase phase) {
   constexpr absl::Duration kLook = absl::Milliseconds(100);
   const absl::Time join_deadline = absl::Now() + context_.join_timeout;
   for (;;) {
-    std::string problem;
+    absl::Status problem;
     {
       absl::MutexLock lock(&mutex_);
       const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || AllAre(phase); };
       if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return failure_;
-      const absl::Time now = absl::Now();
-      for (const Worker& worker : workers_) {
-        if (worker.phase == Phase::kExpected && now >= join_deadline) {
-          problem =
-              absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout));
-        } else if (worker.phase != Phase::kExpected && now - worker.heard > kSilentWhileLoading) {
-          problem = absl::StrCat(NameOf(worker), " has not been heard of for ",
-                                 absl::FormatDuration(kSilentWhileLoading), " while it loaded");
-        }
-      }
+      for (const Worker& worker : workers_) problem.Update(WhyLate(worker, join_deadline));
     }
-    if (!problem.empty()) Fail(absl::UnavailableError(problem));
+    if (!problem.ok()) Fail(problem);
   }
+}
+
+absl::Status WorkerGroup::WhyLate(const Worker& worker, absl::Time join_deadline) const {
+  const absl::Time now = absl::Now();
+  if (worker.phase == Phase::kExpected) {
+    const std::optional<int> end =
+        worker.process == nullptr ? std::nullopt : worker.process->AwaitEnd(absl::ZeroDuration());
+    if (end.has_value()) return StatusOfEnd(*end, NameOf(worker));
+    if (now < join_deadline) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout)));
+  }
+  if (now - worker.heard <= kSilentWhileLoading) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(NameOf(worker), " has not been heard of for ",
+                                             absl::FormatDuration(kSilentWhileLoading), " while it loaded"));
 }
 
 void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
