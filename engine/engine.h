@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "absl/status/statusor.h"
 #include "engine/batch.h"
@@ -23,6 +24,7 @@ struct EngineLimits {
   int max_num_scores = 64;  // prompt tokens scored in a step; bounds the logits: 4 bytes x vocab_size each
 
   int max_num_logits() const { return max_num_seqs + max_num_scores; }  // rows of logits a step
+  bool operator==(const EngineLimits&) const = default;
 };
 
 class Engine {
@@ -39,8 +41,24 @@ class Engine {
   virtual void Submit(const Batch& batch) = 0;
 
   // Waits for the oldest submitted batch. Requires HasInFlight(). An error means that the engine is dead: every batch
-  // in flight is lost, and every later call fails likewise.
+  // in flight is lost, and every later call fails likewise. Unavailable: it was lost to something outside (a process
+  // was killed, a host cut off), which no batch is to blame for; with any other error one in flight may be.
   virtual absl::StatusOr<StepResult> Collect() = 0;
+};
+
+// Opens the engines of a server's replicas, again where one has died. Thread-safe, for different replicas.
+class EngineSource {
+ public:
+  virtual ~EngineSource() = default;
+
+  // The engines that it opens have these.
+  virtual const EngineLimits& limits() const = 0;
+
+  // `replica`: 0 .. as many as the source was made for. The one opened for it before has died and been destroyed.
+  virtual absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) = 0;
+
+  // Ends every Open that waits for something, now and from now on.
+  virtual void Cancel() = 0;
 };
 
 }  // namespace weft

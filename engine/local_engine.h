@@ -1,42 +1,46 @@
-// An Engine whose workers are threads of this process.
+// Engines whose ranks are threads of this process.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/engine_setup.h"
 #include "engine/model_config.h"
-#include "engine/model_dir.h"
-#include "engine/parallel_sizes.h"
-#include "engine/weight_options.h"
-#include "kernels/device.h"
+#include "engine/weights.h"
 
 namespace weft {
 
-struct LocalEngineOptions {
-  ModelDir model_dir;
-  WeightOptions weights;
-  DeviceOptions device;
-  ParallelSizes parallel;
-  int64_t max_model_len = 0;         // positions a sequence may have; > 0
-  int max_num_seqs = 64;             // slots, and rows a step
-  int max_num_batched_tokens = 512;  // >= max_num_seqs
-  int block_size = 16;
-  int64_t kv_cache_bytes = 0;  // of all ranks together; holds at least one sequence of max_model_len
+// A model that is loaded once, and opens an engine for each data-parallel replica, again where one has died.
+//
+// Engines share the weights; the device's threads are divided among the ranks of all replicas, one each at least; each
+// engine has a KV cache of its own, of kv_cache_bytes.
+class LocalEngines final : public EngineSource {
+ public:
+  // `num_replicas`: how many engines are open at once, >= 1. Errors: InvalidArgument for a bad model directory or
+  // options that contradict each other, ResourceExhausted when memory doesn't suffice.
+  static absl::StatusOr<std::unique_ptr<LocalEngines>> Load(const ModelConfig& config, const EngineSetup& setup,
+                                                            int num_replicas);
+
+  absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
+  const EngineLimits& limits() const override { return limits_; }
+  void Cancel() override {}  // nothing here waits
+
+ private:
+  using SharedWeights = std::shared_ptr<const ModelWeights>;
+
+  LocalEngines(const ModelConfig& config, const EngineSetup& setup, std::vector<ParallelPlan> plans,
+               const EngineLimits& limits)
+      : config_(config), setup_(setup), plans_(std::move(plans)), limits_(limits) {}
+  static absl::StatusOr<std::vector<SharedWeights>> LoadRanks(const ModelConfig& config, const EngineSetup& setup,
+                                                              const std::vector<ParallelPlan>& plans);
+
+  const ModelConfig config_;
+  const EngineSetup setup_;  // its device's threads are those of one rank
+  const std::vector<ParallelPlan> plans_;
+  const EngineLimits limits_;
+  std::vector<SharedWeights> weights_;  // by rank
 };
-
-// Bytes of a KV cache for `num_tokens` tokens on all ranks, in whole blocks, with the KV dtype that `options` lead to.
-// Errors: those of MakePlans.
-absl::StatusOr<int64_t> KvCacheBytes(const ModelConfig& config, const LocalEngineOptions& options, int64_t num_tokens);
-
-// Loads the model once and starts `count` engines of it, >= 1: data-parallel replicas. They share its weights; the
-// device's threads are divided among all their ranks, one each at least; each has a KV cache of its own, of
-// kv_cache_bytes. Errors: InvalidArgument for a bad model directory or options that contradict each other,
-// ResourceExhausted when memory doesn't suffice.
-absl::StatusOr<std::vector<std::unique_ptr<Engine>>> OpenLocalEngines(const ModelConfig& config,
-                                                                      const LocalEngineOptions& options, int count);
 
 }  // namespace weft

@@ -181,13 +181,13 @@ int64_t MatrixBytes(absl::Span<const TensorSpec* const> tensors, DType dtype) {
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelDir& dir, const ModelConfig& config, const ParallelPlan& plan,
                                          const WeightOptions& options, Backend& backend) {
-  ASSIGN_OR_RETURN(std::vector<ModelWeights> ranks, LoadRanks(dir, config, {&plan, 1}, options, backend));
+  ASSIGN_OR_RETURN(std::vector<ModelWeights> ranks, LoadRankWeights(dir, config, {&plan, 1}, options, backend));
   return std::move(ranks.front());
 }
 
-absl::StatusOr<std::vector<ModelWeights>> LoadRanks(const ModelDir& dir, const ModelConfig& config,
-                                                    absl::Span<const ParallelPlan> plans, const WeightOptions& options,
-                                                    Backend& backend) {
+absl::StatusOr<std::vector<ModelWeights>> LoadRankWeights(const ModelDir& dir, const ModelConfig& config,
+                                                          absl::Span<const ParallelPlan> plans,
+                                                          const WeightOptions& options, Backend& backend) {
   std::vector<ModelSpec> specs;
   for (const ParallelPlan& plan : plans) specs.push_back(ListTensors(config, plan));
   std::vector<const TensorSpec*> order;  // into `specs`, which is complete

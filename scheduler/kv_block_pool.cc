@@ -20,7 +20,10 @@ KvBlockPool::KvBlockPool(int num_blocks, int block_size, bool tells_changes)
 bool KvBlockPool::Take(int count, std::vector<int32_t>& ids) {
   if (count > num_available()) return false;
   for (int i = 0; i < count; ++i) {
-    if (free_.empty()) EvictOldest();
+    if (free_.empty()) {
+      FreeOldest();
+      ++num_evictions_;
+    }
     const int32_t id = free_.back();
     free_.pop_back();
     BlockOf(id).num_holders = 1;
@@ -98,12 +101,16 @@ void KvBlockPool::Unlink(int32_t id) {
   --num_cached_;
 }
 
-void KvBlockPool::EvictOldest() {
+void KvBlockPool::FreeOldest() {
   const int32_t id = oldest_;
   Unlink(id);
   Drop(BlockOf(id));
   free_.push_back(id);
-  ++num_evictions_;
+}
+
+void KvBlockPool::ForgetContent() {
+  while (num_cached_ > 0) FreeOldest();
+  CHECK(registered_.empty(), "what is registered is cached, where nobody holds a block");
 }
 
 int KvBlockPool::NumHolders() const {

@@ -45,6 +45,9 @@ class KvBlockPool {
   // computed. Nothing happens if another block has the key.
   void Register(int32_t id, const PrefixKey& key, absl::Span<const int32_t> tokens);
 
+  // The device has lost all content: nothing is registered any more. Nobody holds a block.
+  void ForgetContent();
+
   // The block's content is not to be trusted: nobody takes it up from now on. Its holders keep it.
   void Unregister(absl::Span<const int32_t> ids);
 
@@ -78,7 +81,7 @@ class KvBlockPool {
   int32_t* TokensOf(int32_t id) { return tokens_.data() + static_cast<size_t>(id) * block_size_; }  // [block_size]
   void PushNewest(int32_t id);
   void Unlink(int32_t id);
-  void EvictOldest();
+  void FreeOldest();        // of the cached
   void Drop(Block& block);  // from what is registered
 
   const size_t block_size_;

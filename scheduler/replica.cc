@@ -37,20 +37,40 @@ Replica::Replica(int id, std::unique_ptr<Engine> engine, const SchedulerOptions&
 
 Replica::~Replica() { Join(); }
 
-void Replica::Start() {
-  thread_ = std::thread([this] { Run(); });
+void Replica::Start(Reopen reopen) {
+  thread_ = std::thread([this, reopen = std::move(reopen)] { Run(reopen); });
 }
 
 void Replica::Join() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Replica::Run() {
-  while (AdmitArrivals()) {
-    SubmitSteps();
-    if (engine_->HasInFlight()) FinishStep();
-    Publish();
-  }
+void Replica::Run(const Reopen& reopen) {
+  do {
+    while (AdmitArrivals()) {
+      SubmitSteps();
+      if (engine_->HasInFlight()) FinishStep();
+      Publish();
+    }
+  } while (GoOn(reopen));
+}
+
+// With another engine, after the last one died.
+bool Replica::GoOn(const Reopen& reopen) {
+  const absl::Status death = status();
+  if (death.ok() || reopen == nullptr) return false;
+  engine_.reset();  // its memory, before there is another
+  absl::StatusOr<std::unique_ptr<Engine>> engine = reopen(death);
+  if (!engine.ok()) return false;
+  Revive(*std::move(engine));
+  return true;
+}
+
+void Replica::Revive(std::unique_ptr<Engine> engine) {
+  CHECK(engine->limits() == limits_, "a replica's engines are alike");
+  engine_ = std::move(engine);
+  absl::MutexLock lock(&mutex_);
+  status_ = absl::OkStatus();
 }
 
 // Takes on what can start at the next step; waits only when there is nothing to do. False: drained, or the engine died.
@@ -101,6 +121,9 @@ void Replica::Die(const absl::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
     status_ = status;
+  }
+  if (absl::IsUnavailable(status)) {  // no batch is to blame
+    for (Scheduler::Survivor& survivor : survivors) survivor.was_in_step = false;
   }
   dispatcher_.GiveBackFromDead(id_, std::move(survivors));
 }

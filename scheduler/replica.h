@@ -1,6 +1,7 @@
 // THE MAIN LOOP: one thread, one Scheduler, one Engine.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -18,21 +19,26 @@
 namespace weft {
 
 // Pulls requests through the dispatcher and runs them until the queue is closed and everything accepted has finished,
-// here or on other replicas, or until its engine dies: then its requests go back to the queue.
+// here or on other replicas. When its engine dies, its requests go back to the queue, and it goes on with another
+// engine, or ends where there is none.
 //
 // Start and Join are for one thread at a time; stats and status for any.
 class Replica {
  public:
+  // The engine died of this, and is destroyed: another with the same limits, or an error, and the replica ends. Called
+  // on the replica's thread; takes its time.
+  using Reopen = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const absl::Status& death)>;
+
   // Dispatcher and clock outlive the replica. `id`: 0 .. num_replicas - 1.
   Replica(int id, std::unique_ptr<Engine> engine, const SchedulerOptions& options, Dispatcher& dispatcher,
           const Clock& clock);
   ~Replica();  // joins: close the queue first
 
-  void Start();
+  void Start(Reopen reopen = nullptr);  // null: it ends with its engine
   void Join();
 
   Stats stats() const;          // as of the last step
-  absl::Status status() const;  // not OK: the engine died
+  absl::Status status() const;  // not OK: the engine died, and no other has come yet
   const EngineLimits& limits() const { return limits_; }
 
   // The parts of the loop, for a simulator, which has no threads. None of them waits, but FinishStep for the engine.
@@ -40,6 +46,7 @@ class Replica {
   void SubmitSteps();
   void FinishStep();  // requires HasInFlight
   void Publish();
+  void Revive(std::unique_ptr<Engine> engine);  // requires a dead one
   bool HasInFlight() const { return engine_->HasInFlight(); }
   bool HasWork() const { return scheduler_.HasWork() || engine_->HasInFlight(); }
   bool HasNews() const { return dispatcher_.queue().version() != queue_version_; }  // PullWork may find more
@@ -47,7 +54,8 @@ class Replica {
   const Scheduler& scheduler() const { return scheduler_; }
 
  private:
-  void Run();
+  void Run(const Reopen& reopen);
+  bool GoOn(const Reopen& reopen);
   bool AdmitArrivals();
   void Die(const absl::Status& status);
   void Tell(const Event& event);

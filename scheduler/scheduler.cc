@@ -315,6 +315,7 @@ std::vector<Scheduler::Survivor> Scheduler::Abort() {
   in_flight_.clear();
   SweepLeaving();
   for (auto& request : std::exchange(preempted_, {})) survivors.push_back({std::move(request), false});
+  pool_.ForgetContent();
   return survivors;
 }
 

@@ -92,10 +92,11 @@ class Scheduler {
   // Requests that were preempted and hold nothing any more. To be taken after their events have been told.
   std::vector<std::unique_ptr<Request>> TakePreempted();
 
-  // The engine died: every sequence leaves with what it has.
+  // The engine died: every sequence leaves with what it has, and nothing that its blocks held can be taken up. Ready
+  // for another engine.
   struct Survivor {
     std::unique_ptr<Request> request;
-    bool was_in_step = false;
+    bool was_in_step = false;  // so it may be to blame
   };
   std::vector<Survivor> Abort();
 

@@ -14,6 +14,7 @@
 #include "engine/weight_options.h"
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
+#include "server/restart_policy.h"
 
 namespace weft {
 
@@ -40,6 +41,7 @@ struct EngineOptions {
   int threads = 0;                                   // of the CPU backend, for all replicas together; 0: one a core
   double max_prefill_share = 0.5;                    // of a step's tokens, while others decode
   absl::Duration max_itl = absl::Milliseconds(200);  // that prompts may cause; 0: no bound
+  RestartOptions restarts;
 };
 
 // "10,12,10" -> {10, 12, 10}; empty -> {}. InvalidArgument for anything else than positive numbers and commas.

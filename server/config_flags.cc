@@ -103,6 +103,12 @@ const ConfigSetting kSettings[] = {
      "Prompts are cut so that a step, and so the time between two tokens of others, takes no longer. 0s: they are not.",
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.engine.max_itl, .may_be_zero = true}; }},
 
+    {"Engine", "restart-limit", "A replica whose engine died so often within ten minutes is not started again.",
+     [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.restarts.limit, .most = 1 << 20}; }},
+    {"Engine", "restart-backoff",
+     "Wait before a replica's second restart within ten minutes; then twice that, and so on, up to 30s.",
+     [](Config& c) -> SettingRef { return DurationSetting{.value = &c.engine.restarts.backoff, .may_be_zero = true}; }},
+
     {"Queue", "max-queued-requests",
      "Sequences that may wait; one more is refused with 429. auto: 4 x max-num-seqs x replicas.",
      [](Config& c) -> SettingRef {

@@ -46,7 +46,7 @@ SIGNALS
 
 EXIT STATUS
        0   stopped by a signal
-       1   the engine died
+       1   stopped by a signal, after every replica had died too often
        78  the settings or the model directory can't be served; the last line
            of standard error says which and why
 )";

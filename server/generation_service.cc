@@ -141,16 +141,28 @@ absl::StatusOr<std::unique_ptr<Generation>> GenerationService::Generate(Generate
   return generation;
 }
 
+void GenerationService::StopAccepting() { StopAccepting(Draining()); }
+
+void GenerationService::StopAccepting(absl::Status why) {
+  absl::MutexLock lock(&mutex_);
+  if (accepting_.exchange(false)) why_not_accepting_ = std::move(why);
+}
+
+absl::Status GenerationService::NotAccepting() const {
+  absl::MutexLock lock(&mutex_);
+  return why_not_accepting_;
+}
+
 absl::StatusOr<GenerationService::Admission> GenerationService::BeginAdmission() {
   absl::MutexLock lock(&mutex_);
   // Under the lock: who waits until the service is idle must not miss a request that saw it accept.
-  if (!accepting()) return Draining();
+  if (!accepting()) return why_not_accepting_;
   ++num_admitting_;
   return Admission(*this);
 }
 
 absl::StatusOr<QueuePlaces> GenerationService::HoldPlace(const std::string& tenant) {
-  if (!accepting()) return Draining();
+  if (!accepting()) return NotAccepting();
   // Of the class that waits the least: what the request will ask for isn't known yet.
   std::variant<QueuePlaces, Refusal> reserved = queue_.Reserve(tenant, Priority::kHigh, 1);
   if (const auto* refusal = std::get_if<Refusal>(&reserved)) return RefusedBecause(*refusal);

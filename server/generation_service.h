@@ -82,8 +82,9 @@ class GenerationService {
   const ModelInfo& model() const { return options_.model; }
   bool ServesModel(absl::string_view name) const;  // empty: yes
 
-  // From now on new work gets 503; what was accepted goes on.
-  void StopAccepting() { accepting_.store(false); }
+  // From now on new work gets 503: "draining", or `why`. What was accepted goes on.
+  void StopAccepting();
+  void StopAccepting(absl::Status why);
   bool accepting() const { return accepting_.load(); }
   int64_t num_active() const;  // generations not yet done
 
@@ -100,6 +101,7 @@ class GenerationService {
 
   bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_.empty() && num_admitting_ == 0; }
 
+  absl::Status NotAccepting() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<Admission> BeginAdmission();
   absl::StatusOr<Priority> CheckPolicy(const GenerateRequest& request) const;  // the class it runs in
   absl::StatusOr<std::vector<int32_t>> PromptIds(const GenerateRequest& request) const;
@@ -130,6 +132,7 @@ class GenerationService {
   mutable absl::Mutex mutex_;
   absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
   int64_t num_admitting_ ABSL_GUARDED_BY(mutex_) = 0;  // requests between their first look and their last
+  absl::Status why_not_accepting_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<Generation*> active_ ABSL_GUARDED_BY(mutex_);
 };
 

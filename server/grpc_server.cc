@@ -128,7 +128,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Config& conf
 
 int GrpcServer::port() const { return impl_->port(); }
 void GrpcServer::AttachService(GenerationService& service) { impl_->Attach(service); }
-void GrpcServer::BeginDrain() { impl_->SetHealth(false); }
+void GrpcServer::SetHealthy(bool healthy) { impl_->SetHealth(healthy); }
 void GrpcServer::Stop(absl::Duration grace) { impl_->Stop(grace); }
 
 }  // namespace weft

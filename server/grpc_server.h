@@ -40,8 +40,8 @@ class GrpcServer {
   // Once; from here on health says SERVING. `service` must live until Stop has returned.
   void AttachService(GenerationService& service);
 
-  // Health says NOT_SERVING. That new work is refused is the service's to decide.
-  void BeginDrain();
+  // What health says from now on. That new work is refused is the service's to decide.
+  void SetHealthy(bool healthy);
 
   // Waits up to `grace` for calls under way, then cancels them. Returns when no thread of the server runs any more. May
   // be called again.

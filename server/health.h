@@ -6,10 +6,11 @@
 namespace weft {
 
 enum class Health {
-  kLoading,   // alive, not ready: the model is on its way
-  kReady,     // takes work
-  kDraining,  // finishes what it has, takes nothing new
-  kDead,      // can't serve any more and wants a restart
+  kLoading,     // alive, not ready: the model is on its way
+  kReady,       // takes work
+  kRecovering,  // no replica is up, and at least one is being started again; what was accepted waits
+  kDraining,    // finishes what it has, takes nothing new
+  kDead,        // can't serve any more and wants a restart
 };
 
 struct HealthState {

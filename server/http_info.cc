@@ -17,6 +17,8 @@ absl::string_view Word(Health health) {
       return "loading";
     case Health::kReady:
       return "ready";
+    case Health::kRecovering:
+      return "recovering";
     case Health::kDraining:
       return "draining";
     case Health::kDead:

@@ -64,8 +64,9 @@ void AddTo(FixedHistogram<kNumBounds>& sum, const FixedHistogram<kNumBounds>& hi
 // Of what was counted, all; of what is there now, that of the living.
 Stats Sum(const Replicas& replicas) {
   Stats sum;
-  for (const auto& [stats, is_up] : replicas) {
-    if (is_up) {
+  for (const SchedulerSnapshot::Replica& replica : replicas) {
+    const Stats& stats = replica.stats;
+    if (replica.is_up) {
       sum.num_running += stats.num_running;
       sum.num_blocks += stats.num_blocks;
       sum.num_free_blocks += stats.num_free_blocks;
@@ -204,6 +205,10 @@ std::vector<MetricFamily> SchedulerFamilies(const SchedulerSnapshot& snapshot) {
           kGauge, Gauge(snapshot.queue.fairness_gap)),
       by_replica("weft_replica_up", "1 while the replica lives.", kGauge,
                  [](const Replica& r, Labels l) { return Gauge(int64_t{r.is_up}, std::move(l)); }),
+      by_replica("weft_replica_restarts_total", "Times that the replica's engine was started again.", kCounter,
+                 [](const Replica& r, Labels l) { return Counter(r.num_restarts, std::move(l)); }),
+      by_replica("weft_replica_crash_looping", "1 once the replica has died too often to be started again.", kGauge,
+                 [](const Replica& r, Labels l) { return Gauge(int64_t{r.is_down_for_good}, std::move(l)); }),
       by_replica("weft_replica_running_requests", "Sequences that hold a slot of the replica.", kGauge,
                  [](const Replica& r, Labels l) { return Gauge(r.is_up ? r.stats.num_running : 0, std::move(l)); }),
       by_replica("weft_max_prefill_tokens", "Prompt tokens that a step may compute while others decode.", kGauge,

@@ -13,6 +13,8 @@ struct SchedulerSnapshot {
   struct Replica {
     Stats stats;
     bool is_up = true;
+    int64_t num_restarts = 0;
+    bool is_down_for_good = false;
   };
   std::vector<Replica> replicas;  // by id, dead ones too: what they counted stays counted
   QueueStats queue;

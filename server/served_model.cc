@@ -9,6 +9,7 @@
 #include "engine/local_engine.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/status_macros.h"
+#include "server/engine_keeper.h"
 #include "server/machine.h"
 #include "server/model_fingerprint.h"
 #include "server/text/stand_in_tokenizer.h"
@@ -64,7 +65,7 @@ int64_t UsableMemory() {
 // both are open does the context shrink to what the cache holds; a cache that was asked for and is too small is refused
 // by the engine, with arithmetic.
 absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
-                         LocalEngineOptions& options) {
+                         EngineSetup& options) {
   const int64_t trained = config.max_position_embeddings;
   if (model.max_model_len > trained) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -86,8 +87,8 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   return absl::OkStatus();
 }
 
-LocalEngineOptions EngineOptionsFor(const Config& config) {
-  LocalEngineOptions options;
+EngineSetup EngineOptionsFor(const Config& config) {
+  EngineSetup options;
   options.model_dir = config.model.dir;
   options.weights.format = config.model.load_format;
   options.weights.dtype = config.model.weight_dtype;
@@ -100,23 +101,6 @@ LocalEngineOptions EngineOptionsFor(const Config& config) {
   options.max_num_batched_tokens = config.engine.max_num_batched_tokens;
   options.block_size = config.engine.block_size;
   return options;
-}
-
-// A step of one token: touches every weight, and shows whether the model computes numbers at all. What it leaves in
-// slot and block 0 is overwritten by whoever gets them first.
-absl::Status WarmUp(Engine& engine) {
-  Batch batch;
-  batch.token_ids = {0};
-  batch.positions = {0};
-  batch.row_begin = {0, 1};
-  batch.slots = {0};
-  batch.slot_starts.push_back({.slot = 0, .num_prompt_tokens = 1, .sampling = {}, .tokens = {}});
-  batch.block_updates.push_back({.slot = 0, .index = 0, .block = 0});
-  batch.sampling.push_back({.row = 0, .position = 1});
-  engine.Submit(batch);
-  ASSIGN_OR_RETURN(const StepResult result, engine.Collect());
-  if (result.tokens.size() == 1 && result.tokens.front().finite) return absl::OkStatus();
-  return absl::InvalidArgumentError("weights: nonfinite_weights: a first step gave logits that are not numbers");
 }
 
 // The tokenizer's end of sequence counts too: of some families config.json names only the base model's.
@@ -150,9 +134,9 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   if (!templates.ok() && !absl::IsNotFound(templates.status())) return templates.status();
   phases.End("chat_template", 0.11);
 
-  LocalEngineOptions options = EngineOptionsFor(config);
+  EngineSetup options = EngineOptionsFor(config);
   RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
-  ASSIGN_OR_RETURN(model.engines, OpenLocalEngines(model_config, options, config.engine.replicas));
+  ASSIGN_OR_RETURN(model.engine_source, LocalEngines::Load(model_config, options, config.engine.replicas));
   phases.End("weights", 0.95);
   if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
     model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",
@@ -160,7 +144,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
                                           ": a quarter of the memory holds no more; see kv-cache-memory"));
   }
 
-  for (const std::unique_ptr<Engine>& engine : model.engines) RETURN_IF_ERROR(WarmUp(*engine));
+  ASSIGN_OR_RETURN(model.engines, OpenWarmEngines(*model.engine_source, config.engine.replicas));
   phases.End("warm_up", 1.0);
 
   model.info.names = config.model.served_names;

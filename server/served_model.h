@@ -23,7 +23,8 @@ struct ServedModel {
   std::vector<int32_t> eos_token_ids;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplates> chat_templates;
-  std::vector<std::unique_ptr<Engine>> engines;  // one a replica; warm: each has computed a step
+  std::unique_ptr<EngineSource> engine_source;   // opens them again
+  std::vector<std::unique_ptr<Engine>> engines;  // one a replica, warm
   std::vector<std::string> warnings;             // what the directory holds and Weft ignores, a line each
 };
 

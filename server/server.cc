@@ -23,6 +23,8 @@ namespace {
 
 // For answers that are complete to reach their readers.
 constexpr absl::Duration kFlushTime = absl::Seconds(5);
+// How late a request may hear that its deadline has passed while no replica is up.
+constexpr std::chrono::milliseconds kOverdueInterval{20};
 // After a second signal, for streams to say that they end.
 constexpr std::chrono::seconds kLastResort{2};
 
@@ -62,14 +64,13 @@ Server::Server(const Config& config, ModelLoader load)
                   clock_),
       files_(config.auth.api_keys_file, config.queue.tenants_file, auth_, queue_, metrics_),
       signals_(loop_, SIGTERM, SIGINT, SIGHUP),
-      last_resort_(loop_) {}
+      last_resort_(loop_),
+      overdue_timer_(loop_) {}
 
 Server::~Server() {
-  queue_.Close();  // ends the replicas, and so their watchers
   for (std::thread* thread : {&loader_, &drainer_}) {
     if (thread->joinable()) thread->join();
   }
-  for (std::thread& watcher : watchers_) watcher.join();
   metrics_.SetStatsSource(nullptr);
 }
 
@@ -129,31 +130,18 @@ void Server::OnLoaded(absl::StatusOr<ServedModel> model) {
   std::fflush(stdout);
 }
 
-void Server::StartReplicas(std::vector<std::unique_ptr<Engine>> engines) {
-  for (std::unique_ptr<Engine>& engine : engines) {
-    const auto id = static_cast<int>(replicas_.size());
-    replicas_.push_back(
-        std::make_unique<Replica>(id, std::move(engine), SchedulerOptionsFor(config_), dispatcher_, clock_));
-  }
-  metrics_.SetStatsSource([this] { return Snapshot(); });
-  num_running_replicas_ = replicas_.size();
-  for (size_t id = 0; id < replicas_.size(); ++id) {
-    replicas_[id]->Start();
-    watchers_.emplace_back([this, id] {
-      replicas_[id]->Join();
-      boost::asio::post(loop_, [this, id] { OnReplicaEnded(id); });
-    });
-  }
-}
-
-SchedulerSnapshot Server::Snapshot() const {
-  SchedulerSnapshot snapshot{.replicas = {}, .queue = queue_.stats()};
-  for (const auto& replica : replicas_) snapshot.replicas.push_back({replica->stats(), replica->status().ok()});
-  return snapshot;
+void Server::StartReplicas() {
+  replicas_ = std::make_unique<ReplicaSet>(
+      std::move(model_->engines), SchedulerOptionsFor(config_), config_.engine.restarts,
+      ReplicaSet::Parts{*model_->engine_source, dispatcher_, clock_}, [this](const ReplicaSet::Change& change) {
+        boost::asio::post(loop_, [this, change] { OnReplicaChanged(change); });
+      });
+  metrics_.SetStatsSource(
+      [this] { return SchedulerSnapshot{.replicas = replicas_->Snapshot(), .queue = queue_.stats()}; });
 }
 
 void Server::StartServing() {
-  StartReplicas(std::move(model_->engines));
+  StartReplicas();
   GenerationServiceOptions options{.model = model_->info,
                                    .defaults = model_->defaults,
                                    .eos_token_ids = model_->eos_token_ids,
@@ -200,7 +188,7 @@ void Server::BeginDrain() {
   health_.Set({Health::kDraining, "draining", 1});
   service_->StopAccepting();
   http_->BeginDrain();
-  grpc_->BeginDrain();
+  grpc_->SetHealthy(false);
   spdlog::info("draining: {} requests under way", service_->num_active());
   drainer_ = std::thread([this] { Drain(); });
 }
@@ -211,37 +199,62 @@ void Server::Drain() {
     service_->CancelAll();
   }
   StopSockets();
-  queue_.Close();
+  const bool all_down = replicas_->NumIn(ReplicaState::kDown) == static_cast<int>(replicas_->size());
+  replicas_->End();
+  boost::asio::post(loop_, [this, all_down] { EndWith(all_down ? kExitEngineDied : kExitOk); });
 }
 
-void Server::OnReplicaEnded(size_t id) {
-  --num_running_replicas_;
-  const absl::Status status = replicas_[id]->status();
-  if (!status.ok()) return OnReplicaDied(id, status);
-  if (num_running_replicas_ == 0) EndWith(kExitOk);  // the queue was closed, by Drain
-}
-
-void Server::OnReplicaDied(size_t id, const absl::Status& status) {
-  ++num_dead_replicas_;
-  spdlog::critical("the engine of replica {} died: {}; {} of {} replicas live", id, std::string(status.message()),
-                   num_running_replicas_, replicas_.size());
-  if (num_running_replicas_ == 0) return OnLastReplicaDied();
-  // What it ran went back to the queue before its thread ended.
-  queue_.SetNumReplicas(static_cast<int>(num_running_replicas_));
+void Server::OnReplicaChanged(const ReplicaSet::Change& change) {
+  const int num_up = replicas_->NumIn(ReplicaState::kUp);
+  const int num_down = replicas_->NumIn(ReplicaState::kDown);
+  const auto num_replicas = static_cast<int>(replicas_->size());
+  const std::string why(change.why.message());
+  switch (change.state) {
+    case ReplicaState::kUp:
+      spdlog::info("replica {} is up again; {} of {} are", change.replica, num_up, num_replicas);
+      break;
+    case ReplicaState::kRestarting:
+      spdlog::error("the engine of replica {} died, and is started again: {}; {} of {} replicas are up", change.replica,
+                    why, num_up, num_replicas);
+      break;
+    case ReplicaState::kDown:
+      spdlog::critical("the engine of replica {} died {} times in ten minutes, and stays down: {}; {} of {} are up",
+                       change.replica, config_.engine.restarts.limit, why, num_up, num_replicas);
+      break;
+  }
+  if (num_down == num_replicas) return OnAllReplicasDown();
+  if (num_up == 0) EndOverdueRequests();
   if (draining_) return;
-  health_.Set({.health = Health::kReady,
-               .detail = absl::StrCat(num_dead_replicas_, " of ", replicas_.size(), " replicas died"),
-               .progress = 1,
-               .is_impaired = true});
+  const int num_restarting = num_replicas - num_up - num_down;
+  HealthState state{.health = num_up > 0 ? Health::kReady : Health::kRecovering,
+                    .detail = num_up < num_replicas
+                                  ? absl::StrCat(num_up, " of ", num_replicas, " replicas are up, ", num_restarting,
+                                                 " are being started again, ", num_down, " died too often")
+                                  : "ready",
+                    .progress = 1,
+                    .is_impaired = num_up < num_replicas};
+  grpc_->SetHealthy(num_up > 0);
+  health_.Set(std::move(state));
 }
 
-void Server::OnLastReplicaDied() {
-  health_.Set({Health::kDead, "the engine died", 0});
-  service_->StopAccepting();
-  grpc_->BeginDrain();
+void Server::OnAllReplicasDown() {
+  const std::string detail = absl::StrCat("crash loop: every replica died ", config_.engine.restarts.limit,
+                                          " times in ten minutes, and is not started again");
+  health_.Set({Health::kDead, detail, 0});
+  const absl::Status lost = ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died");
+  service_->StopAccepting(lost);
+  grpc_->SetHealthy(false);
   // Closes too, so that nothing comes in behind those that end here.
-  queue_.Fail(ApiError(absl::StatusCode::kUnavailable, "replica_lost", "", "the engine died"));
-  EndWith(kExitEngineDied);
+  queue_.Fail(lost);
+}
+
+// While no replica is up, nobody pulls, which else ends requests whose deadline has passed.
+void Server::EndOverdueRequests() {
+  queue_.Pull([](const Request&) { return Verdict::kBlocked; });
+  overdue_timer_.expires_after(kOverdueInterval);
+  overdue_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && replicas_->NumIn(ReplicaState::kUp) == 0) EndOverdueRequests();
+  });
 }
 
 void Server::StopSockets() {

@@ -17,7 +17,6 @@
 #include "scheduler/clock.h"
 #include "scheduler/dispatcher.h"
 #include "scheduler/fair_queue.h"
-#include "scheduler/replica.h"
 #include "server/authenticator.h"
 #include "server/config.h"
 #include "server/front_end_limits.h"
@@ -28,17 +27,19 @@
 #include "server/memory_budget.h"
 #include "server/metrics.h"
 #include "server/reloadable_files.h"
+#include "server/replica_set.h"
 #include "server/served_model.h"
 
 namespace weft {
 
-// Lives on the main thread, whose event loop turns what happens (a signal, the model is loaded, a replica ended) into
+// Lives on the main thread, whose event loop turns what happens (a signal, the model is loaded, a replica died) into
 // the next state:
 //
 //   loading --> ready --> draining --> ended
 //
 // What takes time runs on a thread of its own, one for each arrow, and posts its end to the loop, so a signal is always
-// heard. A replica that dies leaves the others to go on; with the last one the server ends.
+// heard. A replica that dies is started again, while the others go on; without any, what was accepted waits. Once all
+// are in a crash loop, the server refuses everything, says so, and waits for a signal.
 class Server {
  public:
   explicit Server(const Config& config, ModelLoader load = LoadServedModel);
@@ -55,15 +56,14 @@ class Server {
   void Load();                                       // on loader_
   void OnLoaded(absl::StatusOr<ServedModel> model);  // this and the other On... on the loop
   void StartServing();
-  void StartReplicas(std::vector<std::unique_ptr<Engine>> engines);
-  SchedulerSnapshot Snapshot() const;
+  void StartReplicas();
   void OnSignal(int signal);
   void OnStopSignal();
   void BeginDrain();
   void Drain();  // on drainer_
-  void OnReplicaEnded(size_t id);
-  void OnReplicaDied(size_t id, const absl::Status& status);
-  void OnLastReplicaDied();
+  void OnReplicaChanged(const ReplicaSet::Change& change);
+  void OnAllReplicasDown();
+  void EndOverdueRequests();
   void WaitForSignal();
   void StopSockets();
   void EndWith(int exit_status);
@@ -80,7 +80,7 @@ class Server {
   Dispatcher dispatcher_;
   ReloadableFiles files_;
   std::optional<ServedModel> model_;
-  std::vector<std::unique_ptr<Replica>> replicas_;  // by id
+  std::unique_ptr<ReplicaSet> replicas_;
   std::unique_ptr<GenerationService> service_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<GrpcServer> grpc_;
@@ -89,12 +89,10 @@ class Server {
   boost::asio::io_context loop_;
   boost::asio::signal_set signals_;
   boost::asio::steady_timer last_resort_;
+  boost::asio::steady_timer overdue_timer_;
   std::thread loader_;
-  std::vector<std::thread> watchers_;  // of each replica's end
   std::thread drainer_;
   bool draining_ = false;
-  size_t num_running_replicas_ = 0;
-  size_t num_dead_replicas_ = 0;
   int exit_status_ = 0;
 };
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/local_engine.h"
+#include "tests/engine/open_engine.h"
 #include "tests/engine/temp_model.h"
 #include "tests/fakes/hand_driven_replica.h"
 
@@ -63,15 +63,15 @@ class BitEqualityTest : public testing::TestWithParam<Conditions> {
   static std::unique_ptr<Engine> OpenEngine(const Conditions& conditions) {
     const std::string dir = FixtureModel("llama3");
     const ModelConfig config = *LoadModelConfig(dir);
-    LocalEngineOptions options{.model_dir = dir,
-                               .device = {.num_threads = 2},
-                               .max_model_len = kMaxModelLen,
-                               .max_num_seqs = conditions.max_num_seqs,
-                               .max_num_batched_tokens = conditions.max_num_batched_tokens};
+    EngineSetup options{.model_dir = dir,
+                        .device = {.num_threads = 2},
+                        .max_model_len = kMaxModelLen,
+                        .max_num_seqs = conditions.max_num_seqs,
+                        .max_num_batched_tokens = conditions.max_num_batched_tokens};
     options.kv_cache_bytes = *KvCacheBytes(config, options, conditions.num_sequences_of_cache * kMaxModelLen);
-    auto engine = OpenLocalEngines(config, options, 1);
+    auto engine = OpenOneEngine(config, options);
     EXPECT_TRUE(engine.ok()) << engine.status();
-    return std::move(engine->front());
+    return *std::move(engine);
   }
 
   // Of each request, all its runs: they must be alike.

@@ -41,28 +41,30 @@ std::vector<int32_t> Draw(Engine& engine, const std::vector<int32_t>& prompt, in
 TEST(LocalEngineTest, EnginesOfOneModelDrawAlikeAndOutliveEachOther) {
   const std::string dir = FixtureModel("llama3");
   const ModelConfig config = *LoadModelConfig(dir);
-  LocalEngineOptions options{.model_dir = dir, .max_model_len = 32, .max_num_seqs = 4, .max_num_batched_tokens = 16};
+  EngineSetup options{.model_dir = dir, .max_model_len = 32, .max_num_seqs = 4, .max_num_batched_tokens = 16};
   options.kv_cache_bytes = *KvCacheBytes(config, options, 64);
   for (const DType dtype : {DType::kF32, DType::kI8}) {
     options.weights.dtype = dtype;
     options.kv_cache_bytes = *KvCacheBytes(config, options, 64);
-    auto engines = OpenLocalEngines(config, options, 3);
-    ASSERT_TRUE(engines.ok()) << engines.status();
-    ASSERT_EQ(engines->size(), 3u);
-    const std::vector<int32_t> first = Draw(*(*engines)[0], {1, 2, 3, 4}, 12);
-    (*engines)[0].reset();
-    EXPECT_EQ(Draw(*(*engines)[1], {1, 2, 3, 4}, 12), first);
-    EXPECT_EQ(Draw(*(*engines)[2], {1, 2, 3, 4}, 12), first);
-    EXPECT_EQ((*engines)[1]->limits().num_blocks, 4) << "each has its own";
+    auto source = LocalEngines::Load(config, options, 3);
+    ASSERT_TRUE(source.ok()) << source.status();
+    std::vector<std::unique_ptr<Engine>> engines;
+    for (int i = 0; i < 3; ++i) engines.push_back(*(*source)->Open(i));
+    const std::vector<int32_t> first = Draw(*engines[0], {1, 2, 3, 4}, 12);
+    engines[0].reset();
+    EXPECT_EQ(Draw(*engines[1], {1, 2, 3, 4}, 12), first);
+    EXPECT_EQ(Draw(*engines[2], {1, 2, 3, 4}, 12), first);
+    EXPECT_EQ(engines[1]->limits().num_blocks, 4) << "each has its own";
+    EXPECT_EQ(Draw(**(*source)->Open(0), {1, 2, 3, 4}, 12), first) << "opened again";
   }
 }
 
 TEST(LocalEngineTest, RefusesACacheThatHoldsNoSequence) {
   const std::string dir = FixtureModel("llama3");
   const ModelConfig config = *LoadModelConfig(dir);
-  LocalEngineOptions options{.model_dir = dir, .max_model_len = 32};
+  EngineSetup options{.model_dir = dir, .max_model_len = 32};
   options.kv_cache_bytes = *KvCacheBytes(config, options, 16);
-  EXPECT_EQ(OpenLocalEngines(config, options, 2).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(LocalEngines::Load(config, options, 2).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/local_engine.h"
 #include "engine/parallel_plan.h"
+#include "tests/engine/open_engine.h"
 #include "tests/engine/temp_model.h"
 #include "tests/fakes/hand_driven_replica.h"
 
@@ -66,17 +66,17 @@ void PrintTo(const Case& c, std::ostream* out) { *out << NameOf(c); }
 std::vector<Output> RunAll(const Case& c) {
   const std::string dir = FixtureModel(c.model);
   const ModelConfig config = *LoadModelConfig(dir);
-  LocalEngineOptions options{.model_dir = dir,
-                             .weights = {.dtype = c.weights},
-                             .device = {.num_threads = 2},
-                             .parallel = c.sizes,
-                             .max_model_len = kMaxModelLen,
-                             .max_num_seqs = 8,
-                             .max_num_batched_tokens = c.max_num_batched_tokens};
+  EngineSetup options{.model_dir = dir,
+                      .weights = {.dtype = c.weights},
+                      .device = {.num_threads = 2},
+                      .parallel = c.sizes,
+                      .max_model_len = kMaxModelLen,
+                      .max_num_seqs = 8,
+                      .max_num_batched_tokens = c.max_num_batched_tokens};
   options.kv_cache_bytes = *KvCacheBytes(config, options, c.num_sequences_of_cache * kMaxModelLen);
-  auto engine = OpenLocalEngines(config, options, 1);
+  auto engine = OpenOneEngine(config, options);
   EXPECT_TRUE(engine.ok()) << engine.status();
-  HandDrivenReplica replica(std::move(engine->front()));
+  HandDrivenReplica replica(*std::move(engine));
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < kNumRequests; ++i) {
     sinks.push_back(replica.Push(MakeRequest(i)));

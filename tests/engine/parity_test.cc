@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/local_engine.h"
 #include "nlohmann/json.hpp"
 #include "tests/engine/model_runner.h"
+#include "tests/engine/open_engine.h"
 #include "tests/fakes/hand_driven_replica.h"
 
 namespace weft {
@@ -56,16 +56,16 @@ TEST_P(ParityTest, GreedyTokensAreEqualInABatch) {
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(ModelDir(GetParam()));
   ASSERT_TRUE(config.ok()) << config.status();
   for (const int budget : {1, 7, 64, 1024}) {
-    LocalEngineOptions options{.model_dir = ModelDir(GetParam()),
-                               .weights = {.dtype = DType::kF32},
-                               .device = {.num_threads = 2},
-                               .max_model_len = golden["max_model_len"],
-                               .max_num_seqs = std::min(8, budget),
-                               .max_num_batched_tokens = budget};
+    EngineSetup options{.model_dir = ModelDir(GetParam()),
+                        .weights = {.dtype = DType::kF32},
+                        .device = {.num_threads = 2},
+                        .max_model_len = golden["max_model_len"],
+                        .max_num_seqs = std::min(8, budget),
+                        .max_num_batched_tokens = budget};
     options.kv_cache_bytes = *KvCacheBytes(*config, options, 3 * options.max_model_len);
-    auto engine = OpenLocalEngines(*config, options, 1);
+    auto engine = OpenOneEngine(*config, options);
     ASSERT_TRUE(engine.ok()) << engine.status();
-    HandDrivenReplica replica(std::move(engine->front()));
+    HandDrivenReplica replica(*std::move(engine));
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const size_t num_cases = golden["cases"].size();
     for (size_t i = 0; i < 2 * num_cases; ++i) {

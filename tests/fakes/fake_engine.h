@@ -38,7 +38,7 @@ class FakeEngine final : public Engine {
     in_flight_.pop_front();
     if (!death_.ok() && num_steps_left_-- <= 0) return death_;
     for (const SlotStart& start : batch.slot_starts) {
-      if (deadly_seed_ == start.sampling.seed) return death_ = absl::UnavailableError("killed by a request");
+      if (deadly_seed_ == start.sampling.seed) return death_ = absl::InternalError("killed by a request");
     }
     return device_.Execute(batch);
   }

@@ -103,7 +103,7 @@ struct Group {
   }
 
   void Kill(size_t id) {
-    engines[id]->Die(absl::UnavailableError("device lost"));
+    engines[id]->Die(absl::InternalError("device lost"));
     Turn(id);
     EXPECT_FALSE(replicas[id]->status().ok());
   }

@@ -85,13 +85,13 @@ class Serving {
   explicit Serving(const Settings& settings)
       : queue_({.max_requests = 8 * settings.max_num_seqs, .leave_room = true}, clock_) {
     const auto config = LoadModelConfig(settings.model_dir);
-    LocalEngineOptions options{.model_dir = settings.model_dir,
-                               .max_model_len = settings.max_model_len,
-                               .max_num_seqs = settings.max_num_seqs,
-                               .max_num_batched_tokens = settings.max_num_batched_tokens};
+    EngineSetup options{.model_dir = settings.model_dir,
+                        .max_model_len = settings.max_model_len,
+                        .max_num_seqs = settings.max_num_seqs,
+                        .max_num_batched_tokens = settings.max_num_batched_tokens};
     options.kv_cache_bytes = *KvCacheBytes(*config, options, settings.max_model_len * settings.max_num_seqs);
-    replica_ = std::make_unique<Replica>(0, std::move(OpenLocalEngines(*config, options, 1)->front()),
-                                         settings.scheduler, dispatcher_, clock_);
+    replica_ = std::make_unique<Replica>(0, *(*LocalEngines::Load(*config, options, 1))->Open(0), settings.scheduler,
+                                         dispatcher_, clock_);
     replica_->Start();
   }
   ~Serving() { Finish(); }

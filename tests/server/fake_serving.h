@@ -32,20 +32,23 @@ inline constexpr char kFakeTemplate[] =
 // A FakeEngine whose life is so many steps long.
 class MortalEngine final : public Engine {
  public:
-  MortalEngine(const EngineLimits& limits, int64_t steps_to_live) : engine_(limits), steps_to_live_(steps_to_live) {}
+  MortalEngine(const EngineLimits& limits, int64_t steps_to_live,
+               absl::Status death = absl::InternalError("the device at /dev/x is gone"))
+      : engine_(limits), steps_to_live_(steps_to_live), death_(std::move(death)) {}
 
   const EngineLimits& limits() const override { return engine_.limits(); }
   bool HasRoom() const override { return engine_.HasRoom(); }
   bool HasInFlight() const override { return engine_.HasInFlight(); }
   void Submit(const Batch& batch) override { engine_.Submit(batch); }
   absl::StatusOr<StepResult> Collect() override {
-    if (steps_to_live_-- == 0) engine_.Die(absl::InternalError("the device at /dev/x is gone"));
+    if (steps_to_live_-- == 0) engine_.Die(death_);
     return engine_.Collect();
   }
 
  private:
   FakeEngine engine_;
   int64_t steps_to_live_;
+  const absl::Status death_;
 };
 
 struct FakeServingOptions {

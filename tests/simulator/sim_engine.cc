@@ -121,7 +121,7 @@ absl::StatusOr<StepResult> SimEngine::Collect() {
       Execute(oldest);
       [[fallthrough]];
     case StepFault::kDiesBefore:
-      return death_ = absl::UnavailableError("the engine died");
+      return death_ = absl::InternalError("the engine died");
     case StepFault::kComesTwice:
       if (last_.step < oldest.batch.step && !last_.tokens.empty()) return last_;
       break;

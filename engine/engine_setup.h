@@ -1,0 +1,43 @@
+// What a replica's engine is made from: the same on every rank, so that each can work out its own part of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/model_config.h"
+#include "engine/model_manifest.h"
+#include "engine/parallel_plan.h"
+#include "engine/parallel_sizes.h"
+#include "engine/weight_options.h"
+#include "kernels/device.h"
+
+namespace weft {
+
+struct EngineSetup {
+  std::string model_dir;
+  std::shared_ptr<const ModelManifest> manifest;  // of model_dir, or null; shared with whoever reads it; see ModelDir
+  WeightOptions weights;
+  DeviceOptions device;
+  ParallelSizes parallel;
+  int64_t max_model_len = 0;         // positions a sequence may have; > 0
+  int max_num_seqs = 64;             // slots, and rows a step
+  int max_num_batched_tokens = 512;  // >= max_num_seqs
+  int block_size = 16;
+  int64_t kv_cache_bytes = 0;  // of all ranks together; holds at least one sequence of max_model_len
+};
+
+// Activations are F32; keys and values are kept as exactly as the weights are.
+DType KvDType(const ModelConfig& config, const EngineSetup& setup);
+
+// Bytes of a KV cache for `num_tokens` tokens on all ranks, in whole blocks. Errors: those of MakePlans.
+absl::StatusOr<int64_t> KvCacheBytes(const ModelConfig& config, const EngineSetup& setup, int64_t num_tokens);
+
+// Error: InvalidArgument for a cache that holds less than one sequence of max_model_len.
+absl::StatusOr<EngineLimits> LimitsFor(const ModelConfig& config, const EngineSetup& setup,
+                                       const std::vector<ParallelPlan>& plans);
+
+}  // namespace weft

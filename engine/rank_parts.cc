@@ -1,0 +1,36 @@
+#include "engine/rank_parts.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/tensor_parallel.h"
+#include "kernels/device.h"
+#include "kernels/status_macros.h"
+
+namespace weft {
+
+int MaxMessagesAhead(int num_stages) { return std::max(16, 4 * num_stages); }
+
+absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const EngineSetup& setup,
+                                            const EngineLimits& limits, const ParallelPlan& plan,
+                                            std::shared_ptr<const ModelWeights> weights,
+                                            RankCommunicators communicators) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(setup.device));
+  const TensorParallel tensor_parallel(plan, *backend, communicators.tensor_group.get());
+  ASSIGN_OR_RETURN(Model model, Model::Create(config, plan, std::move(weights), limits, tensor_parallel, *backend));
+  const KvCache::Options kv_options{limits.num_blocks, limits.block_size, KvDType(config, setup)};
+  ASSIGN_OR_RETURN(KvCache kv_cache, KvCache::Allocate(config, plan, kv_options, *backend));
+  ASSIGN_OR_RETURN(StepInput input, StepInput::Allocate(limits, *backend));
+  PipelineStage stage(plan, limits.max_num_seqs, communicators.stages.get());
+  return WorkerParts{std::move(backend),
+                     std::move(communicators.tensor_group),
+                     std::move(communicators.stages),
+                     plan,
+                     std::move(model),
+                     std::move(kv_cache),
+                     std::move(input),
+                     std::move(stage),
+                     Sampler(limits.max_num_seqs, config.vocab_size, tensor_parallel)};
+}
+
+}  // namespace weft

@@ -1,0 +1,38 @@
+#include "engine/rank_threads.h"
+
+#include <optional>
+#include <utility>
+
+namespace weft {
+
+RankThreads::RankThreads(std::vector<WorkerParts> ranks, OnStep on_step) : on_step_(std::move(on_step)) {
+  for (WorkerParts& parts : ranks) ranks_.push_back(std::make_unique<Rank>(std::move(parts)));
+  for (size_t i = 0; i < ranks_.size(); ++i) ranks_[i]->thread = std::thread([this, i] { Run(i); });
+}
+
+RankThreads::~RankThreads() {
+  for (const auto& rank : ranks_) rank->inbox.Close();
+  Abort(absl::CancelledError("the engine is closed"));
+  for (const auto& rank : ranks_) rank->thread.join();
+}
+
+void RankThreads::Push(const Batch& batch) {
+  for (const auto& rank : ranks_) rank->inbox.Push(batch);
+}
+
+void RankThreads::Abort(const absl::Status& status) {
+  for (const auto& rank : ranks_) rank->worker.Abort(status);
+}
+
+void RankThreads::Run(size_t index) {
+  Rank& rank = *ranks_[index];
+  while (std::optional<Batch> batch = rank.inbox.Pop()) {
+    absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
+    const bool is_ok = result.ok();
+    if (!is_ok) Abort(result.status());
+    on_step_(index, std::move(result));
+    if (!is_ok) return;
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,51 @@
+// The ranks of one replica that live in this process: a thread each.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/batch.h"
+#include "engine/channel.h"
+#include "engine/worker.h"
+
+namespace weft {
+
+// All of a replica's ranks (LocalEngine), or those of one worker process. A rank's error aborts the groups of all ranks
+// here, which may wait for it; each then ends in an error of its own, and takes no more batches.
+class RankThreads {
+ public:
+  // Called on the rank's thread after each step; `rank` counts the ranks here.
+  using OnStep = std::function<void(size_t rank, absl::StatusOr<StepResult> result)>;
+
+  RankThreads(std::vector<WorkerParts> ranks, OnStep on_step);
+  ~RankThreads();  // ends the steps under way, and joins
+
+  size_t size() const { return ranks_.size(); }
+  const Worker& worker(size_t rank) const { return ranks_[rank]->worker; }
+
+  // One more step for every rank. Not bounded here.
+  void Push(const Batch& batch);
+  // Thread-safe.
+  void Abort(const absl::Status& status);
+
+ private:
+  struct Rank {
+    explicit Rank(WorkerParts parts) : worker(std::move(parts)) {}
+
+    Worker worker;
+    Channel<Batch> inbox;
+    std::thread thread;
+  };
+
+  void Run(size_t index);
+
+  const OnStep on_step_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+};
+
+}  // namespace weft
