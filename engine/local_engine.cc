@@ -74,6 +74,7 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
   ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, setup, plans));
   ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadRanks(config, setup, plans));
   EngineSetup of_rank = setup;
+  of_rank.weights.observer = {};  // they are loaded
   const int num_ranks = num_replicas * static_cast<int>(plans.size());
   of_rank.device.num_threads = std::max(1, NumThreads(setup.device) / num_ranks);
   auto engines = std::unique_ptr<LocalEngines>(new LocalEngines(config, of_rank, std::move(plans), limits));
