@@ -8,7 +8,8 @@ namespace weft {
 namespace {
 
 constexpr int kLogPercent = 10;
-constexpr absl::Duration kLogInterval = absl::Seconds(5);
+constexpr absl::Duration kShortestLogInterval = absl::Seconds(1);
+constexpr absl::Duration kLongestLogInterval = absl::Seconds(5);
 
 }  // namespace
 
@@ -43,7 +44,8 @@ void LoadingReporter::OnShare(absl::string_view phase, double share, double done
   shown_percent_ = percent;
   metrics_.SetLoadingProgress(done);
   health_.Set({Health::kLoading, absl::StrCat("loading ", phase, ", ", percent, " %"), done});
-  if (percent < logged_percent_ + kLogPercent && now < logged_at_ + kLogInterval) return;
+  const bool is_soon = percent < logged_percent_ + kLogPercent;
+  if (now < logged_at_ + (is_soon ? kLongestLogInterval : kShortestLogInterval)) return;
   logged_percent_ = percent;
   logged_at_ = now;
   spdlog::info("loading {}, {} %", phase_, percent);

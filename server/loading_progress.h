@@ -24,7 +24,8 @@ struct LoadingProgress {
 };
 
 // Shows it: /health, weft_loading_progress_ratio and weft_startup_seconds, and the log; of the middle of a phase a line
-// every 10 %, or after 5 s. Outlives the LoadingProgress that it makes. Thread-safe.
+// every 10 %, but none before a second has passed, and one after 5 s. Outlives the LoadingProgress that it makes.
+// Thread-safe.
 class LoadingReporter {
  public:
   LoadingReporter(HealthBoard& health, Metrics& metrics) : health_(health), metrics_(metrics) {}

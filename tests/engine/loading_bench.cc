@@ -86,7 +86,7 @@ struct Cost {
 double CpuSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 Cost LoadCost(const std::string& dir, const ModelConfig& config, int tensor_size, std::optional<DType> dtype,
-                   int threads) {
+              int threads) {
   const std::vector<ParallelPlan> plans = *MakePlans(config, {.tensor = tensor_size});
   WeightOptions options;
   options.dtype = dtype;

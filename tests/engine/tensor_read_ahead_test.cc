@@ -128,7 +128,7 @@ std::vector<Told> ProgressOf(const ModelDir& dir, const ParallelSizes& sizes, Lo
 }
 
 TEST(LoadProgressTest, RisesToTheEndWhateverIsLoaded) {
-  for (const char* model : {"llama3", "qwen2_moe"}) {
+  for (const char* model : {"llama3", "mixtral"}) {
     for (const LoadFormat format : {LoadFormat::kSafetensors, LoadFormat::kDummy}) {
       for (const ParallelSizes& sizes : {ParallelSizes{}, ParallelSizes{.tensor = 2, .pipeline = 2}}) {
         std::vector<std::string> phases;

@@ -29,10 +29,9 @@ std::vector<std::vector<TensorDigest>> Digests(const std::string& dir, const Loa
   const auto backend = *OpenDevice({.num_threads = options.num_threads});
   WeightOptions weights;
   weights.dtype = options.dtype;
+  std::vector<ModelWeights> ranks = *LoadRankWeights(dir, config, *MakePlans(config, options.sizes), weights, *backend);
   std::vector<std::vector<TensorDigest>> digests;
-  for (ModelWeights& rank : *LoadRankWeights(dir, config, *MakePlans(config, options.sizes), weights, *backend)) {
-    digests.push_back(std::move(rank.digests));
-  }
+  for (ModelWeights& rank : ranks) digests.push_back(std::move(rank.digests));
   return digests;
 }
 
