@@ -84,6 +84,7 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
   ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, setup, plans));
   ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadWeights(config, setup, plans));
   EngineSetup of_rank = setup;
+  of_rank.weights.observer = {};  // they are loaded
   const int num_ranks = num_replicas * static_cast<int>(plans.size());
   of_rank.device.num_threads = std::max(1, NumThreads(setup.device) / num_ranks);
   auto engines = std::unique_ptr<LocalEngines>(new LocalEngines(config, of_rank, std::move(plans), limits));
@@ -96,7 +97,7 @@ absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadWeigh
     const ModelConfig& config, const EngineSetup& setup, const std::vector<ParallelPlan>& plans) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, OpenDevice(setup.device));
   ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
-                   LoadRanks(setup.model_dir, config, plans, setup.weights, *backend));
+                   LoadRankWeights(setup.model_dir, config, plans, setup.weights, *backend));
   std::vector<SharedWeights> ranks;
   for (ModelWeights& weights : loaded) ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
   return ranks;

@@ -11,6 +11,7 @@
 #include "engine/tensor_list.h"
 #include "engine/tensor_read_ahead.h"
 #include "engine/tensor_source.h"
+#include "engine/weight_bytes.h"
 #include "kernels/half.h"
 #include "kernels/status_macros.h"
 
@@ -56,17 +57,6 @@ constexpr size_t kVerify = 0;
 constexpr size_t kRead = 1;
 constexpr size_t kConvert = 2;
 constexpr size_t kDigest = 3;
-
-// How dtypes are chosen; see WeightOptions::dtype.
-struct StoredDTypes {
-  DType linear = DType::kF32;
-  DType exact = DType::kF32;  // of what isn't quantised
-};
-
-StoredDTypes DTypesFor(const ModelConfig& config, const WeightOptions& options) {
-  const DType linear = options.dtype.value_or(config.dtype);
-  return {linear, linear == DType::kI8 ? config.dtype : linear};
-}
 
 // Moves one rank's tensors onto a device, one linear or norm at a time, in the order of AllTensors.
 class WeightLoader {
@@ -181,13 +171,13 @@ int64_t MatrixBytes(absl::Span<const TensorSpec* const> tensors, DType dtype) {
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelDir& dir, const ModelConfig& config, const ParallelPlan& plan,
                                          const WeightOptions& options, Backend& backend) {
-  ASSIGN_OR_RETURN(std::vector<ModelWeights> ranks, LoadRanks(dir, config, {&plan, 1}, options, backend));
+  ASSIGN_OR_RETURN(std::vector<ModelWeights> ranks, LoadRankWeights(dir, config, {&plan, 1}, options, backend));
   return std::move(ranks.front());
 }
 
-absl::StatusOr<std::vector<ModelWeights>> LoadRanks(const ModelDir& dir, const ModelConfig& config,
-                                                    absl::Span<const ParallelPlan> plans, const WeightOptions& options,
-                                                    Backend& backend) {
+absl::StatusOr<std::vector<ModelWeights>> LoadRankWeights(const ModelDir& dir, const ModelConfig& config,
+                                                          absl::Span<const ParallelPlan> plans,
+                                                          const WeightOptions& options, Backend& backend) {
   std::vector<ModelSpec> specs;
   for (const ParallelPlan& plan : plans) specs.push_back(ListTensors(config, plan));
   std::vector<const TensorSpec*> order;  // into `specs`, which is complete
@@ -209,7 +199,7 @@ absl::StatusOr<std::vector<ModelWeights>> LoadRanks(const ModelDir& dir, const M
   std::vector<ModelWeights> ranks;
   for (const ModelSpec& spec : specs) {
     ASSIGN_OR_RETURN(ModelWeights weights,
-                     WeightLoader(tensors, DTypesFor(config, options), backend, clock).Load(spec, config));
+                     WeightLoader(tensors, StoredDTypesFor(config, options), backend, clock).Load(spec, config));
     ranks.push_back(std::move(weights));
   }
   clock.Report(options.observer);

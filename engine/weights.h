@@ -56,8 +56,8 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelDir& dir, const ModelConfig&
                                          const WeightOptions& options, Backend& backend);
 
 // Several ranks', one after the other on one device: the directory is opened, and checked, once.
-absl::StatusOr<std::vector<ModelWeights>> LoadRanks(const ModelDir& dir, const ModelConfig& config,
-                                                    absl::Span<const ParallelPlan> plans, const WeightOptions& options,
-                                                    Backend& backend);
+absl::StatusOr<std::vector<ModelWeights>> LoadRankWeights(const ModelDir& dir, const ModelConfig& config,
+                                                          absl::Span<const ParallelPlan> plans,
+                                                          const WeightOptions& options, Backend& backend);
 
 }  // namespace weft

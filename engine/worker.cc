@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "engine/weight_bytes.h"
+#include "engine/stored_bytes.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -13,7 +13,7 @@ Worker::Worker(WorkerParts parts)
     : parts_(std::move(parts)),
       recorder_({.stage = parts_.plan.stage,
                  .tp_rank = parts_.plan.tp_rank,
-                 .weight_bytes = WeightBytes(parts_.model.weights()),
+                 .weight_bytes = StoredBytes(parts_.model.weights()),
                  .kv_cache_bytes = parts_.kv_cache.bytes()},
                 parts_.tensor_group.get(), parts_.stages.get()) {}
 

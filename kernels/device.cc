@@ -62,6 +62,17 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind 
   return ranks;
 }
 
+int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes) {
+  const cpu::ShmOptions options;
+  switch (kind) {
+    case DeviceKind::kCpu: {
+      const auto slot_bytes = std::min(static_cast<int64_t>(options.slot_bytes), max_message_bytes);
+      return num_ranks * (2 * static_cast<int64_t>(options.stage_bytes) + max_messages_ahead * slot_bytes);
+    }
+  }
+  return 0;
+}
+
 absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(DeviceKind kind, int num_ranks, int max_messages_ahead) {
   RETURN_IF_ERROR(CheckKind(kind));
   const cpu::ShmOptions options{.num_ranks = num_ranks, .num_slots = max_messages_ahead};

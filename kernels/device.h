@@ -1,6 +1,7 @@
 // Opens the devices of one kind, and groups of ranks on them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +32,10 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
 // or less where messages are large. Errors: InvalidArgument, ResourceExhausted.
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
                                                                      int max_messages_ahead);
+
+// The most memory that such a group takes where each rank sends to one other, messages of `max_message_bytes`. What is
+// never touched costs nothing.
+int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes);
 
 // The shared memory of a group whose ranks are processes of this host: their parent makes it, and they inherit fd().
 class GroupMemory {

@@ -22,6 +22,7 @@ namespace weft {
 struct ModelOptions {
   std::string dir;                        // a Hugging Face model directory
   std::vector<std::string> served_names;  // empty: the directory's last component
+  std::string manifest_file;              // what the directory's files must be; empty: any will do
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::optional<DType> weight_dtype;  // none ("auto"): as the checkpoint
   int64_t max_model_len = 0;          // tokens; 0: the model's own limit, clamped to what the KV cache holds

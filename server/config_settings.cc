@@ -42,6 +42,12 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef {
        return WordSetting<LoadFormat>{&c.model.load_format, kLoadFormats};
      }},
+    {"Model", "manifest",
+     "JSON file of the sizes and SHA-256 digests of the model's files, as weft manifest DIR writes it: what is not in "
+     "it, or differs, is refused.",
+     [](Config& c) -> SettingRef {
+       return TextSetting{&c.model.manifest_file, "FILE"};
+     }},
     {"Model", "max-model-len", "Tokens that a prompt and its output may have together. auto: the model's own limit.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.model.max_model_len, .auto_is_zero = true}; }},
 

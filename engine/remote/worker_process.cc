@@ -153,7 +153,7 @@ class WorkerLife {
     if (loaded_.empty()) return absl::InternalError("the server has no rank for this worker");
     ASSIGN_OR_RETURN(loading_device_, OpenDevice(setup_.device));
     ASSIGN_OR_RETURN(std::vector<ModelWeights> weights,
-                     LoadRanks(setup_.model_dir, config_, own_plans, setup_.weights, *loading_device_));
+                     LoadRankWeights(setup_.model_dir, config_, own_plans, setup_.weights, *loading_device_));
     v1::WorkerMessage message;
     for (size_t i = 0; i < loaded_.size(); ++i) {
       loaded_[i].weights = std::make_shared<const ModelWeights>(std::move(weights[i]));
