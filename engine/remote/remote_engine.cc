@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -114,7 +115,7 @@ class RemoteEngine final : public Engine {
 }  // namespace
 
 RemoteEngines::RemoteEngines(const ModelConfig& config, const EngineSetup& setup, const RemoteOptions& options)
-    : config_(config), setup_(setup), options_(options) {}
+    : config_(config), setup_(setup), options_(options), loaded_(static_cast<size_t>(options.num_replicas), 0) {}
 
 RemoteEngines::~RemoteEngines() = default;
 
@@ -147,7 +148,9 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
                                    .peer_timeout = std::max(absl::Seconds(60), options_.step_timeout * 2),
                                    .coordinator = *coordinator_,
                                    .starter = starter_};
-  const auto group = std::make_shared<WorkerGroup>(context, absl::StrCat("replica ", replica), [this] { OnEnd(); });
+  const auto group = std::make_shared<WorkerGroup>(
+      context, absl::StrCat("replica ", replica), [this] { OnEnd(); },
+      [this, replica](double loaded) { OnProgress(replica, loaded); });
   {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return absl::CancelledError("the server stops");
@@ -183,6 +186,17 @@ void RemoteEngines::Cancel() {
   for (const std::weak_ptr<WorkerGroup>& group : groups) {
     if (const auto alive = group.lock(); alive != nullptr) alive->Fail(absl::CancelledError("the server stops"));
   }
+}
+
+// Of a thousand parts, since replicas that haven't begun can't say how much they will load.
+void RemoteEngines::OnProgress(int replica, double loaded) {
+  constexpr int64_t kAll = 1000;
+  absl::MutexLock lock(&mutex_);
+  double& own = loaded_[static_cast<size_t>(replica)];
+  if (own >= 1 || setup_.weights.observer.on_bytes == nullptr) return;
+  own = std::max(own, loaded);
+  const double sum = std::accumulate(loaded_.begin(), loaded_.end(), 0.0);
+  setup_.weights.observer.on_bytes(static_cast<int64_t>(sum * kAll / static_cast<double>(loaded_.size())), kAll);
 }
 
 void RemoteEngines::SetOnDeath(std::function<void()> on_death) {

@@ -54,11 +54,13 @@ absl::Status StatusOfEnd(int end, const std::string& who) {
 
 }  // namespace
 
-WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end)
+WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end,
+                         std::function<void(double loaded)> on_progress)
     : context_(context),
       name_(name),
       scope_(RandomToken()),
       on_end_(std::move(on_end)),
+      on_progress_(std::move(on_progress)),
       workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
   digests_.resize(context.plans.size());
@@ -219,13 +221,15 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         worker.process_id = message.hello().process_id();
         break;
       case v1::WorkerMessage::kProgress:
-        worker.loaded = std::clamp(message.progress().done(), 0.0, 1.0);
+        worker.loaded = std::clamp(message.progress().done(), worker.loaded, 1.0);
+        if (on_progress_ != nullptr) on_progress_(Loaded());
         break;
       case v1::WorkerMessage::kLoaded:
         for (const v1::RankLoaded& rank : message.loaded().ranks()) {
           if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
         }
         worker.loaded = 1;
+        if (on_progress_ != nullptr) on_progress_(Loaded());
         worker.phase = Phase::kLoaded;
         break;
       case v1::WorkerMessage::kReady:
@@ -290,8 +294,7 @@ std::vector<RankStats> WorkerGroup::stats() const {
   return stats_;
 }
 
-double WorkerGroup::loaded() const {
-  absl::MutexLock lock(&mutex_);
+double WorkerGroup::Loaded() const {
   double sum = 0;
   for (const Worker& worker : workers_) sum += worker.loaded;
   return sum / static_cast<double>(workers_.size());

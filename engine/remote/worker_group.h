@@ -47,7 +47,10 @@ struct WorkerGroupContext {
 class WorkerGroup {
  public:
   // `name`: in messages, "replica 0". `on_end`: called once when it fails, on any thread.
-  WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end);
+  // `on_progress`: called with how much of its weights the group has loaded, 0 to 1; never less than before; may be
+  // null.
+  WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end,
+              std::function<void(double loaded)> on_progress);
   ~WorkerGroup();
 
   // Starts the workers here, waits for those of other hosts, and until all have loaded. What each rank's tensors became
@@ -61,9 +64,6 @@ class WorkerGroup {
 
   // What ranks counted when they were last heard of, some of a second ago; by rank.
   std::vector<RankStats> stats() const;
-
-  // How far loading has come, 0 to 1.
-  double loaded() const;
 
   void Send(const v1::EngineMessage& message);
 
@@ -105,6 +105,7 @@ class WorkerGroup {
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);
+  double Loaded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsRank(int32_t number) const { return number >= 0 && static_cast<size_t>(number) < context_.plans.size(); }
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -113,6 +114,7 @@ class WorkerGroup {
   const std::string name_;
   const std::string scope_;
   const std::function<void()> on_end_;
+  const std::function<void(double loaded)> on_progress_;
   std::vector<std::unique_ptr<GroupMemory>> tensor_memories_;  // by stage; null where it isn't all on this host
   std::vector<std::unique_ptr<GroupMemory>> stage_memories_;   // by tensor rank; likewise
   std::vector<Worker> workers_;
