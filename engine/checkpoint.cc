@@ -1,7 +1,10 @@
 #include "engine/checkpoint.h"
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,6 +38,31 @@ absl::Status NoWeights(const std::string& dir) {
                         absl::StrCat("the only weights here, and Weft reads ", kSingleFile, " only"));
 }
 
+// Reads all files, kMaxAtOnce at a time: one digest is the work of one core.
+absl::Status VerifyFiles(const ModelDir& dir, LoadMeter* meter, std::vector<ModelFile>& files) {
+  if (dir.manifest == nullptr) return absl::OkStatus();
+  constexpr size_t kMaxAtOnce = 8;
+  if (meter != nullptr) {
+    for (const ModelFile& file : files) meter->Expect(static_cast<int64_t>(file.size()));
+  }
+  std::vector<absl::Status> statuses(files.size());
+  std::atomic<size_t> next{0};
+  const auto verify = [&] {
+    for (size_t i = next++; i < files.size(); i = next++) {
+      statuses[i] = files[i].Verify([meter](int64_t bytes) {
+        if (meter != nullptr) meter->Add(bytes);
+      });
+      if (!statuses[i].ok()) next = files.size();  // what others have begun they end
+    }
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < std::min(files.size(), kMaxAtOnce); ++i) threads.emplace_back(verify);
+  verify();
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : statuses) RETURN_IF_ERROR(status);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const Checkpoint::Entry* Checkpoint::Find(absl::string_view name) const {
@@ -43,7 +71,7 @@ const Checkpoint::Entry* Checkpoint::Find(absl::string_view name) const {
 }
 
 absl::Status Checkpoint::Read(const Entry& entry, uint64_t offset, size_t bytes, void* out) const {
-  return shards_[entry.shard].Read(data_begins_[entry.shard] + entry.info.begin + offset, bytes, out);
+  return file(entry).Read(BeginOf(entry) + offset, bytes, out);
 }
 
 absl::Status Checkpoint::AddShard(ModelFile file) {
@@ -62,17 +90,22 @@ absl::Status Checkpoint::AddShard(ModelFile file) {
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::AddShards(const std::string& dir) {
-  ASSIGN_OR_RETURN(const ShardIndex index, ReadShardIndex(dir, kIndexFile));
+absl::StatusOr<std::vector<ModelFile>> Checkpoint::OpenShards(const ModelDir& dir, const ShardIndex& index) const {
+  std::vector<ModelFile> files;
   for (const std::string& name : index.files) {
     absl::StatusOr<ModelFile> file = ModelFile::Open(dir, name);
     if (absl::IsNotFound(file.status())) {
       return ModelFileError(path_, "index_invalid", absl::StrCat("shard ", Quoted(name), " is absent"));
     }
     RETURN_IF_ERROR(file.status());
-    RETURN_IF_ERROR(AddShard(*std::move(file)));
+    files.push_back(*std::move(file));
   }
-  return CheckAgainst(index);
+  return files;
+}
+
+absl::Status Checkpoint::AddShards(std::vector<ModelFile> files) {
+  for (ModelFile& file : files) RETURN_IF_ERROR(AddShard(std::move(file)));
+  return absl::OkStatus();
 }
 
 // The index and the headers of its shards must tell the same story.
@@ -94,17 +127,24 @@ absl::Status Checkpoint::CheckAgainst(const ShardIndex& index) const {
   return error(absl::StrCat("metadata.total_size is ", *index.total_size, ", but the tensors have ", total, " bytes"));
 }
 
-absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& model_dir) {
+absl::StatusOr<Checkpoint> Checkpoint::Open(const ModelDir& dir, LoadMeter* meter) {
   Checkpoint checkpoint;
-  const bool single = ModelFileExists(model_dir, kSingleFile);
-  if (!single && !ModelFileExists(model_dir, kIndexFile)) return NoWeights(model_dir);
-  checkpoint.path_ = absl::StrCat(model_dir, "/", single ? kSingleFile : kIndexFile);
+  const bool single = ModelFileExists(dir, kSingleFile);
+  if (!single && !ModelFileExists(dir, kIndexFile)) return NoWeights(dir.path);
+  checkpoint.path_ = absl::StrCat(dir.path, "/", single ? kSingleFile : kIndexFile);
+  std::vector<ModelFile> files;
   if (single) {
-    ASSIGN_OR_RETURN(ModelFile file, ModelFile::Open(model_dir, kSingleFile));
-    RETURN_IF_ERROR(checkpoint.AddShard(std::move(file)));
-  } else {
-    RETURN_IF_ERROR(checkpoint.AddShards(model_dir));
+    ASSIGN_OR_RETURN(ModelFile file, ModelFile::Open(dir, kSingleFile));
+    files.push_back(std::move(file));
+    RETURN_IF_ERROR(VerifyFiles(dir, meter, files));
+    RETURN_IF_ERROR(checkpoint.AddShards(std::move(files)));
+    return checkpoint;
   }
+  ASSIGN_OR_RETURN(const ShardIndex index, ReadShardIndex(dir, kIndexFile));
+  ASSIGN_OR_RETURN(files, checkpoint.OpenShards(dir, index));
+  RETURN_IF_ERROR(VerifyFiles(dir, meter, files));
+  RETURN_IF_ERROR(checkpoint.AddShards(std::move(files)));
+  RETURN_IF_ERROR(checkpoint.CheckAgainst(index));
   return checkpoint;
 }
 

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/batch.h"
 #include "engine/engine_stats.h"
@@ -46,6 +48,9 @@ class Engine {
   // was killed, a host cut off), which no batch is to blame for; with any other error one in flight may be.
   virtual absl::StatusOr<StepResult> Collect() = 0;
 
+  // Not OK once it is known to be dead, also between steps.
+  virtual absl::Status status() const = 0;
+
   // How the ranks spend their time. Thread-safe; slows nothing down.
   virtual EngineStats stats() const = 0;
 };
@@ -63,6 +68,9 @@ class EngineSource {
 
   // Ends every Open that waits for something, now and from now on.
   virtual void Cancel() = 0;
+
+  // From now on called, on any thread, when an engine may have died between steps; null: nobody any more.
+  virtual void SetOnDeath(std::function<void()> on_death) = 0;
 };
 
 }  // namespace weft

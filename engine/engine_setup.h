@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
+#include "engine/model_dir.h"
 #include "engine/parallel_plan.h"
 #include "engine/parallel_sizes.h"
 #include "engine/weight_options.h"
@@ -16,7 +16,7 @@
 namespace weft {
 
 struct EngineSetup {
-  std::string model_dir;
+  ModelDir model_dir;
   WeightOptions weights;
   DeviceOptions device;
   ParallelSizes parallel;

@@ -19,13 +19,15 @@ namespace {
 class LocalEngine final : public Engine {
  public:
   LocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks)
-      : limits_(limits), ranks_(std::move(ranks), [this](size_t rank, absl::StatusOr<StepResult> result) {
-          if (!result.ok() || ranks_.worker(rank).IsReporter()) results_.Push(std::move(result));
+      : limits_(limits),
+        ranks_(std::move(ranks), [this](size_t, const Worker& worker, absl::StatusOr<StepResult> result) {
+          if (!result.ok() || worker.IsReporter()) results_.Push(std::move(result));
         }) {}
 
   const EngineLimits& limits() const override { return limits_; }
   bool HasRoom() const override { return num_in_flight_ < 2 * limits_.num_stages; }
   bool HasInFlight() const override { return num_in_flight_ > 0; }
+  absl::Status status() const override { return error_; }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
@@ -67,8 +69,9 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
                                                                  int num_replicas) {
   ASSIGN_OR_RETURN(std::vector<ParallelPlan> plans, MakePlans(config, setup.parallel));
   ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, setup, plans));
-  ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadRanks(config, setup, plans));
+  ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadWeights(config, setup, plans));
   EngineSetup of_rank = setup;
+  of_rank.weights.observer = {};  // they are loaded
   const int num_ranks = num_replicas * static_cast<int>(plans.size());
   of_rank.device.num_threads = std::max(1, NumThreads(setup.device) / num_ranks);
   auto engines = std::unique_ptr<LocalEngines>(new LocalEngines(config, of_rank, std::move(plans), limits));
@@ -77,14 +80,13 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
 }
 
 // By all threads of the device, whose memory outlives its backend.
-absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadRanks(
+absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadWeights(
     const ModelConfig& config, const EngineSetup& setup, const std::vector<ParallelPlan>& plans) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, OpenDevice(setup.device));
+  ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
+                   LoadRankWeights(setup.model_dir, config, plans, setup.weights, *backend));
   std::vector<SharedWeights> ranks;
-  for (const ParallelPlan& plan : plans) {
-    ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(setup.model_dir, config, plan, setup.weights, *backend));
-    ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
-  }
+  for (ModelWeights& weights : loaded) ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
   return ranks;
 }
 

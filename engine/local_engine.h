@@ -1,7 +1,9 @@
 // Engines whose ranks are threads of this process.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,7 +29,8 @@ class LocalEngines final : public EngineSource {
 
   absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
   const EngineLimits& limits() const override { return limits_; }
-  void Cancel() override {}  // nothing here waits
+  void Cancel() override {}                           // nothing here waits
+  void SetOnDeath(std::function<void()>) override {}  // these die in steps alone
 
   // The engines opened from now on keep a trace of their steps, which outlives them.
   void TraceSteps(StepTrace* trace) { trace_ = trace; }
@@ -38,8 +41,8 @@ class LocalEngines final : public EngineSource {
   LocalEngines(const ModelConfig& config, const EngineSetup& setup, std::vector<ParallelPlan> plans,
                const EngineLimits& limits)
       : config_(config), setup_(setup), plans_(std::move(plans)), limits_(limits) {}
-  static absl::StatusOr<std::vector<SharedWeights>> LoadRanks(const ModelConfig& config, const EngineSetup& setup,
-                                                              const std::vector<ParallelPlan>& plans);
+  static absl::StatusOr<std::vector<SharedWeights>> LoadWeights(const ModelConfig& config, const EngineSetup& setup,
+                                                                const std::vector<ParallelPlan>& plans);
 
   const ModelConfig config_;
   const EngineSetup setup_;  // its device's threads are those of one rank

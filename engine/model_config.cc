@@ -87,9 +87,9 @@ constexpr Family kFamilies[] = {
      .moe = &kQwen3Experts},
 };
 
-absl::StatusOr<json> ReadJson(const std::string& dir, const char* name) {
+absl::StatusOr<json> ReadJson(const ModelDir& dir, const char* name) {
   ASSIGN_OR_RETURN(const std::string text, ReadModelFile(dir, name, kMaxConfigBytes));
-  return ParseModelJson(absl::StrCat(dir, "/", name), text);
+  return ParseModelJson(absl::StrCat(dir.path, "/", name), text);
 }
 
 absl::StatusOr<const Family*> FindFamily(const ModelJsonFields& fields) {
@@ -261,22 +261,22 @@ absl::Status ReadEosIds(const ModelJsonFields& fields, int32_t vocab_size, std::
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenIds(const std::string& dir, const ModelJsonFields& fields, ModelConfig& config) {
+absl::Status ReadTokenIds(const ModelDir& dir, const ModelJsonFields& fields, ModelConfig& config) {
   if (const json* bos = fields.Find("bos_token_id"); bos != nullptr) {
     ASSIGN_OR_RETURN(config.bos_token_id, TokenId(fields, "bos_token_id", *bos, config.vocab_size));
   }
   RETURN_IF_ERROR(ReadEosIds(fields, config.vocab_size, config.eos_token_ids));
   if (!ModelFileExists(dir, kGenerationFile)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const json generation, ReadJson(dir, kGenerationFile));
-  return ReadEosIds(ModelJsonFields(absl::StrCat(dir, "/", kGenerationFile), "", generation), config.vocab_size,
+  return ReadEosIds(ModelJsonFields(absl::StrCat(dir.path, "/", kGenerationFile), "", generation), config.vocab_size,
                     config.eos_token_ids);
 }
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
-  ASSIGN_OR_RETURN(const json object, ReadJson(model_dir, kConfigFile));
-  const std::string file = absl::StrCat(model_dir, "/", kConfigFile);
+absl::StatusOr<ModelConfig> LoadModelConfig(const ModelDir& dir) {
+  ASSIGN_OR_RETURN(const json object, ReadJson(dir, kConfigFile));
+  const std::string file = absl::StrCat(dir.path, "/", kConfigFile);
   const ModelJsonFields fields(file, "", object);
   ASSIGN_OR_RETURN(const Family* family, FindFamily(fields));
   ModelConfig config;
@@ -291,18 +291,18 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   if (family->moe != nullptr) RETURN_IF_ERROR(ReadMoe(fields, *family->moe, config));
   RETURN_IF_ERROR(ReadRope(file, fields, config));
   RETURN_IF_ERROR(ReadDType(fields, config));
-  RETURN_IF_ERROR(ReadTokenIds(model_dir, fields, config));
+  RETURN_IF_ERROR(ReadTokenIds(dir, fields, config));
   if (fields.Has("auto_map")) {
     config.warnings.push_back(absl::StrCat(file, ": auto_map is ignored: code of a model directory never runs"));
   }
   return config;
 }
 
-absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& model_dir) {
+absl::StatusOr<GenerationConfig> LoadGenerationConfig(const ModelDir& dir) {
   GenerationConfig config;
-  if (!ModelFileExists(model_dir, kGenerationFile)) return config;
-  ASSIGN_OR_RETURN(const json object, ReadJson(model_dir, kGenerationFile));
-  const ModelJsonFields fields(absl::StrCat(model_dir, "/", kGenerationFile), "", object);
+  if (!ModelFileExists(dir, kGenerationFile)) return config;
+  ASSIGN_OR_RETURN(const json object, ReadJson(dir, kGenerationFile));
+  const ModelJsonFields fields(absl::StrCat(dir.path, "/", kGenerationFile), "", object);
   const auto number = [&](const char* name, Range<double> range, std::optional<float>& out) -> absl::Status {
     if (!fields.Has(name)) return absl::OkStatus();
     ASSIGN_OR_RETURN(const double value, fields.Number(name, range));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model_dir.h"
 #include "kernels/dtype.h"
 
 namespace weft {
@@ -100,9 +101,9 @@ struct GenerationConfig {
 // Errors: NotFound without a config.json; InvalidArgument "FILE: code: field ..." with the code words of the bad-input
 // catalogue (K01 to K09): unsupported_model, missing_field (also for a value of another type), out_of_range,
 // inconsistent, unsupported_rope, unsupported_quantization; invalid_json, too_large.
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);
+absl::StatusOr<ModelConfig> LoadModelConfig(const ModelDir& dir);
 
 // Empty when there is no generation_config.json. Errors as above.
-absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& model_dir);
+absl::StatusOr<GenerationConfig> LoadGenerationConfig(const ModelDir& dir);
 
 }  // namespace weft

@@ -55,9 +55,9 @@ absl::Status AddTensor(const std::string& file, const std::string& tensor, const
 
 }  // namespace
 
-absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& model_dir, const std::string& name) {
-  ASSIGN_OR_RETURN(const std::string text, ReadModelFile(model_dir, name, kMaxIndexBytes));
-  const std::string file = absl::StrCat(model_dir, "/", name);
+absl::StatusOr<ShardIndex> ReadShardIndex(const ModelDir& dir, const std::string& name) {
+  ASSIGN_OR_RETURN(const std::string text, ReadModelFile(dir, name, kMaxIndexBytes));
+  const std::string file = absl::StrCat(dir.path, "/", name);
   ASSIGN_OR_RETURN(const json object, ParseModelJson(file, text));
   const json* map = ModelJsonFields(file, "", object).Find("weight_map");
   if (map == nullptr || !map->is_object() || map->empty() || map->size() > kMaxTensors) {

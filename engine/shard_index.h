@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "engine/model_dir.h"
 
 namespace weft {
 
@@ -17,7 +18,7 @@ struct ShardIndex {
   std::optional<uint64_t> total_size;                // bytes of all tensors, where the index says it
 };
 
-// Errors: InvalidArgument index_invalid, invalid_json, too_large.
-absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& model_dir, const std::string& name);
+// Errors: InvalidArgument index_invalid, invalid_json, and those of ReadModelFile.
+absl::StatusOr<ShardIndex> ReadShardIndex(const ModelDir& dir, const std::string& name);
 
 }  // namespace weft

@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "engine/checkpoint.h"
 #include "engine/dummy_tensors.h"
+#include "engine/file_reader.h"
 #include "kernels/half.h"
 #include "kernels/status_macros.h"
 
@@ -23,17 +24,6 @@ namespace {
 std::vector<uint64_t> ShapeOf(const TensorSpec& spec) {
   if (spec.role != TensorSpec::Role::kMatrix) return {static_cast<uint64_t>(spec.rows)};
   return {static_cast<uint64_t>(spec.rows), static_cast<uint64_t>(spec.cols)};
-}
-
-absl::StatusOr<HostTensor> Allocate(const TensorSpec& spec, DType dtype) {
-  HostTensor tensor;
-  tensor.dtype = dtype;
-  tensor.count = static_cast<size_t>(spec.row_part.count);
-  if (spec.role == TensorSpec::Role::kMatrix) tensor.count *= static_cast<size_t>(spec.col_part.count);
-  const size_t bytes = tensor.count * DTypeBytes(dtype);
-  tensor.data.reset(new (std::nothrow) std::byte[bytes]);
-  if (tensor.data != nullptr) return tensor;
-  return absl::ResourceExhaustedError(absl::StrCat("no ", bytes, " bytes of host memory for tensor ", spec.name));
 }
 
 const char* NameOf(DType dtype) {
@@ -62,14 +52,14 @@ bool AllFinite(const std::byte* data, size_t count, Word exponent) {
   return finite;
 }
 
-bool AllFinite(const HostTensor& tensor) {
-  switch (tensor.dtype) {
+bool AllFinite(const std::byte* data, size_t count, DType dtype) {
+  switch (dtype) {
     case DType::kF32:
-      return AllFinite<uint32_t>(tensor.data.get(), tensor.count, 0x7f800000);
+      return AllFinite<uint32_t>(data, count, 0x7f800000);
     case DType::kBF16:
-      return AllFinite<uint16_t>(tensor.data.get(), tensor.count, 0x7f80);
+      return AllFinite<uint16_t>(data, count, 0x7f80);
     case DType::kF16:
-      return AllFinite<uint16_t>(tensor.data.get(), tensor.count, 0x7c00);
+      return AllFinite<uint16_t>(data, count, 0x7c00);
     case DType::kI8:
       break;
   }
@@ -111,60 +101,97 @@ absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-// A tensor's part in pieces that follow each other in memory: all of it where whole rows are wanted, else row by row.
-// Calls piece(first element in the tensor, first element in the part, count) until that fails.
+// Rows of a tensor's part in pieces that follow each other in memory: one where whole rows are wanted, else row by row.
+// Calls piece(first element in the tensor, first element in the rows, count) until that fails.
 template <typename Piece>
-absl::Status ForEachPiece(const TensorSpec& spec, Piece piece) {
-  const auto [first_row, num_rows] = spec.row_part;
-  if (spec.role != TensorSpec::Role::kMatrix) return piece(first_row, int64_t{0}, num_rows);
+absl::Status ForEachPiece(const TensorSpec& spec, Range rows, Piece piece) {
+  const int64_t first_row = spec.row_part.begin + rows.begin;
+  if (spec.role != TensorSpec::Role::kMatrix) return piece(first_row, int64_t{0}, rows.count);
   const auto [first_col, num_cols] = spec.col_part;
-  if (num_cols == spec.cols) return piece(first_row * spec.cols, int64_t{0}, num_rows * num_cols);
-  for (int64_t row = 0; row < num_rows; ++row) {
+  if (num_cols == spec.cols) return piece(first_row * spec.cols, int64_t{0}, rows.count * num_cols);
+  for (int64_t row = 0; row < rows.count; ++row) {
     RETURN_IF_ERROR(piece((first_row + row) * spec.cols + first_col, row * num_cols, num_cols));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<HostTensor> ReadTensor(const Checkpoint& checkpoint, const TensorSpec& spec) {
-  const Checkpoint::Entry& entry = *checkpoint.Find(spec.name);
-  ASSIGN_OR_RETURN(HostTensor tensor, Allocate(spec, *entry.info.type->dtype));
-  const size_t width = DTypeBytes(tensor.dtype);
-  RETURN_IF_ERROR(ForEachPiece(spec, [&](int64_t from, int64_t to, int64_t count) {
-    return checkpoint.Read(entry, static_cast<uint64_t>(from) * width, static_cast<size_t>(count) * width,
-                           tensor.data.get() + static_cast<size_t>(to) * width);
-  }));
-  if (AllFinite(tensor)) return tensor;
-  return ModelFileError(checkpoint.FileOf(entry), "nonfinite_weights",
-                        absl::StrCat(spec.name, " holds a NaN or infinity"));
-}
+class CheckpointTensors final : public TensorSource {
+ public:
+  // It holds all tensors that will be asked for.
+  explicit CheckpointTensors(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
 
-absl::StatusOr<HostTensor> MakeDummy(uint64_t seed, const TensorSpec& spec) {
-  ASSIGN_OR_RETURN(HostTensor tensor, Allocate(spec, DType::kBF16));
-  const absl::Span<uint16_t> values(reinterpret_cast<uint16_t*>(tensor.data.get()), tensor.count);
-  if (spec.role == TensorSpec::Role::kNorm) {
-    std::fill(values.begin(), values.end(), F32ToBF16(1.0f));
-    return tensor;
+  DType dtype(const TensorSpec& tensor) const override { return *checkpoint_.Find(tensor.name)->info.type->dtype; }
+
+  absl::Status Read(const TensorSpec& tensor, Range rows, std::byte* out) const override {
+    const Checkpoint::Entry& entry = *checkpoint_.Find(tensor.name);
+    const size_t width = DTypeBytes(*entry.info.type->dtype);
+    FileReader reader(checkpoint_.file(entry));
+    RETURN_IF_ERROR(ForEachPiece(tensor, rows, [&](int64_t from, int64_t to, int64_t count) {
+      return reader.Read(checkpoint_.BeginOf(entry) + static_cast<uint64_t>(from) * width,
+                         static_cast<size_t>(count) * width, out + static_cast<size_t>(to) * width);
+    }));
+    if (AllFinite(out, static_cast<size_t>(rows.count * RowWidth(tensor)), dtype(tensor))) return absl::OkStatus();
+    return ModelFileError(checkpoint_.FileOf(entry), "nonfinite_weights",
+                          absl::StrCat(tensor.name, " holds a NaN or infinity"));
   }
-  RETURN_IF_ERROR(ForEachPiece(spec, [&](int64_t from, int64_t to, int64_t count) {
-    FillDummyTensor(seed, spec.name, static_cast<uint64_t>(from),
-                    values.subspan(static_cast<size_t>(to), static_cast<size_t>(count)));
-    return absl::OkStatus();
-  }));
-  return tensor;
-}
+
+ private:
+  const Checkpoint checkpoint_;
+};
+
+class MadeUpTensors final : public TensorSource {
+ public:
+  explicit MadeUpTensors(uint64_t seed) : seed_(seed) {}
+
+  DType dtype(const TensorSpec&) const override { return DType::kBF16; }
+
+  absl::Status Read(const TensorSpec& tensor, Range rows, std::byte* out) const override {
+    const auto count_of_rows = static_cast<size_t>(rows.count * RowWidth(tensor));
+    const absl::Span<uint16_t> values(reinterpret_cast<uint16_t*>(out), count_of_rows);
+    if (tensor.role == TensorSpec::Role::kNorm) {
+      std::fill(values.begin(), values.end(), F32ToBF16(1.0f));
+      return absl::OkStatus();
+    }
+    return ForEachPiece(tensor, rows, [&](int64_t from, int64_t to, int64_t count) {
+      FillDummyTensor(seed_, tensor.name, static_cast<uint64_t>(from),
+                      values.subspan(static_cast<size_t>(to), static_cast<size_t>(count)));
+      return absl::OkStatus();
+    });
+  }
+
+ private:
+  const uint64_t seed_;
+};
 
 }  // namespace
 
-absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config) {
-  ASSIGN_OR_RETURN(Checkpoint opened, Checkpoint::Open(model_dir));
-  RETURN_IF_ERROR(CheckTensors(opened, config));
-  // Shared by the copies of the source, as std::function demands one that can be copied.
-  auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
-  return [checkpoint](const TensorSpec& tensor) { return ReadTensor(*checkpoint, tensor); };
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(const ModelDir& dir, const ModelConfig& config,
+                                                          LoadMeter* meter) {
+  ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(dir, meter));
+  RETURN_IF_ERROR(CheckTensors(checkpoint, config));
+  return std::make_unique<CheckpointTensors>(std::move(checkpoint));
 }
 
-TensorSource DummyTensors(uint64_t seed) {
-  return [seed](const TensorSpec& tensor) { return MakeDummy(seed, tensor); };
+std::unique_ptr<TensorSource> DummyTensors(uint64_t seed) { return std::make_unique<MadeUpTensors>(seed); }
+
+int64_t RowWidth(const TensorSpec& tensor) {
+  return tensor.role == TensorSpec::Role::kMatrix ? tensor.col_part.count : 1;
+}
+
+absl::StatusOr<HostTensor> AllocateTensor(const TensorSpec& tensor, DType dtype) {
+  HostTensor memory;
+  memory.dtype = dtype;
+  memory.count = static_cast<size_t>(tensor.row_part.count * RowWidth(tensor));
+  const size_t bytes = memory.count * DTypeBytes(dtype);
+  memory.data.reset(new (std::nothrow) std::byte[bytes]);
+  if (memory.data != nullptr) return memory;
+  return absl::ResourceExhaustedError(absl::StrCat("no ", bytes, " bytes of host memory for tensor ", tensor.name));
+}
+
+absl::StatusOr<HostTensor> ReadTensor(const TensorSource& source, const TensorSpec& tensor) {
+  ASSIGN_OR_RETURN(HostTensor memory, AllocateTensor(tensor, source.dtype(tensor)));
+  RETURN_IF_ERROR(source.Read(tensor, {0, tensor.row_part.count}, memory.data.get()));
+  return memory;
 }
 
 }  // namespace weft

@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/load_progress.h"
 #include "engine/model_config.h"
+#include "engine/model_dir.h"
 #include "engine/tensor_list.h"
 #include "kernels/tensor.h"
 
@@ -21,15 +23,33 @@ struct HostTensor {
   DType dtype = DType::kF32;
 };
 
-// Gives the tensors of a model one by one, in any order, reading no more than the part that is asked for. What it
-// borrows must outlive it.
-using TensorSource = std::function<absl::StatusOr<HostTensor>(const TensorSpec&)>;
+// The tensors of a model. Any threads may ask, in any order; no more is read than what is asked for.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  // How it stores the tensor's elements.
+  virtual DType dtype(const TensorSpec& tensor) const = 0;
+
+  // Fills `out` with some rows (elements, of a vector) of the tensor's part, dense. `rows` counts from row_part.begin.
+  virtual absl::Status Read(const TensorSpec& tensor, Range rows, std::byte* out) const = 0;
+};
 
 // The tensors of a checkpoint, which holds exactly those of the whole model: LoadWeights documents the errors, which
-// come from this call where a header shows them, and from the source's calls where only the bytes do.
-absl::StatusOr<TensorSource> OpenTensors(const std::string& model_dir, const ModelConfig& config);
+// come from this call where a header shows them, and from Read where only the bytes do. `meter`: see Checkpoint::Open.
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(const ModelDir& dir, const ModelConfig& config,
+                                                          LoadMeter* meter = nullptr);
 
 // Matrices and biases by FillDummyTensor; norms of ones.
-TensorSource DummyTensors(uint64_t seed);
+std::unique_ptr<TensorSource> DummyTensors(uint64_t seed);
+
+// Elements in a row of a tensor's part; 1 for a vector.
+int64_t RowWidth(const TensorSpec& tensor);
+
+// Memory for a tensor's part, not filled. ResourceExhausted where there is none.
+absl::StatusOr<HostTensor> AllocateTensor(const TensorSpec& tensor, DType dtype);
+
+// All of a tensor's part at once.
+absl::StatusOr<HostTensor> ReadTensor(const TensorSource& source, const TensorSpec& tensor);
 
 }  // namespace weft

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "engine/load_progress.h"
 #include "kernels/dtype.h"
 
 namespace weft {
@@ -17,6 +18,7 @@ struct WeightOptions {
   // and decide what is computed at all.
   std::optional<DType> dtype;
   uint64_t dummy_seed = 0;
+  LoadObserver observer;  // is told while they load
 };
 
 }  // namespace weft

@@ -1,9 +1,10 @@
 #include "engine/worker.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "engine/weight_bytes.h"
+#include "engine/stored_bytes.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -12,11 +13,12 @@ Worker::Worker(WorkerParts parts)
     : parts_(std::move(parts)),
       recorder_({.stage = parts_.plan.stage,
                  .tp_rank = parts_.plan.tp_rank,
-                 .weight_bytes = WeightBytes(parts_.model.weights()),
+                 .weight_bytes = StoredBytes(parts_.model.weights()),
                  .kv_cache_bytes = parts_.kv_cache.bytes()},
                 parts_.tensor_group.get(), parts_.stages.get()) {}
 
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
+  step_.store(batch.step, std::memory_order_relaxed);
   recorder_.BeginStep();
   StepResult result{.step = batch.step};
   const absl::Time begin = absl::Now();
@@ -71,6 +73,17 @@ absl::Status Worker::RecordExpertLoad() {
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   recorder_.SetExpertLoad(expert_load_);
   return absl::OkStatus();
+}
+
+std::vector<Worker::Wait> Worker::waits() const {
+  std::vector<Wait> waits;
+  const auto add = [&waits](absl::string_view name, const std::unique_ptr<Communicator>& group) {
+    if (group == nullptr) return;
+    if (std::optional<CommWait> op = group->waiting(); op.has_value()) waits.push_back({name, *std::move(op)});
+  };
+  add("tensor group", parts_.tensor_group);
+  add("stages", parts_.stages);
+  return waits;
 }
 
 void Worker::Abort(const absl::Status& status) {

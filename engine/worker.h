@@ -1,11 +1,14 @@
 // One rank of an engine: takes batches, runs its stage of the model, and hands on or samples.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
@@ -49,6 +52,16 @@ class Worker {
   // Thread-safe; a step doesn't wait for it.
   RankStats stats() const { return recorder_.stats(); }
 
+  // The step that it is in, or was in last; -1: none yet. Thread-safe.
+  int64_t step() const { return step_.load(std::memory_order_relaxed); }
+
+  // The ops that it waits in for other ranks, for a watchdog: none, or one. Thread-safe.
+  struct Wait {
+    absl::string_view group;  // "tensor group" or "stages"
+    CommWait op;
+  };
+  std::vector<Wait> waits() const;
+
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
@@ -59,6 +72,7 @@ class Worker {
   absl::Status RecordExpertLoad();
 
   WorkerParts parts_;
+  std::atomic<int64_t> step_ = -1;
   RankRecorder recorder_;
   ExpertLoad expert_load_;  // kept for its memory
 };

@@ -1,9 +1,11 @@
 #include "kernels/device.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/gloo_communicator.h"
 #include "kernels/cpu/shm_communicator.h"
 #include "kernels/cpu/shm_segment.h"
 #include "kernels/status_macros.h"
@@ -27,9 +29,28 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
   return absl::InvalidArgumentError("unknown device kind");
 }
 
+namespace {
+
+absl::Status CheckKind(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? absl::OkStatus() : absl::InvalidArgumentError("unknown device kind");
+}
+
+class CpuGroupMemory final : public GroupMemory {
+ public:
+  explicit CpuGroupMemory(std::unique_ptr<cpu::ShmSegment> segment) : segment_(std::move(segment)) {}
+
+  int fd() const override { return segment_->fd(); }
+  void Abort(const absl::Status& status) override { segment_->Abort(status); }
+
+ private:
+  const std::unique_ptr<cpu::ShmSegment> segment_;
+};
+
+}  // namespace
+
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
                                                                      int max_messages_ahead) {
-  if (kind != DeviceKind::kCpu) return absl::InvalidArgumentError("unknown device kind");
+  RETURN_IF_ERROR(CheckKind(kind));
   const cpu::ShmOptions options{.num_ranks = num_ranks, .num_slots = max_messages_ahead};
   ASSIGN_OR_RETURN(std::unique_ptr<cpu::ShmSegment> created, cpu::ShmSegment::Create(options));
   const std::shared_ptr<cpu::ShmSegment> segment = std::move(created);
@@ -39,6 +60,42 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind 
     ranks.push_back(std::move(communicator));
   }
   return ranks;
+}
+
+int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes) {
+  const cpu::ShmOptions options;
+  switch (kind) {
+    case DeviceKind::kCpu: {
+      const auto slot_bytes = std::min(static_cast<int64_t>(options.slot_bytes), max_message_bytes);
+      return num_ranks * (2 * static_cast<int64_t>(options.stage_bytes) + max_messages_ahead * slot_bytes);
+    }
+  }
+  return 0;
+}
+
+absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(DeviceKind kind, int num_ranks, int max_messages_ahead) {
+  RETURN_IF_ERROR(CheckKind(kind));
+  const cpu::ShmOptions options{.num_ranks = num_ranks, .num_slots = max_messages_ahead};
+  ASSIGN_OR_RETURN(std::unique_ptr<cpu::ShmSegment> segment, cpu::ShmSegment::Create(options));
+  return std::make_unique<CpuGroupMemory>(std::move(segment));
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(DeviceKind kind, int memory_fd, int rank) {
+  RETURN_IF_ERROR(CheckKind(kind));
+  ASSIGN_OR_RETURN(std::shared_ptr<cpu::ShmSegment> segment, cpu::ShmSegment::Open(memory_fd));
+  return cpu::ShmCommunicator::Attach(std::move(segment), rank);
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(DeviceKind kind, const HostGroupOptions& options,
+                                                           Rendezvous& store) {
+  RETURN_IF_ERROR(CheckKind(kind));
+  cpu::GlooOptions gloo;
+  gloo.rank = options.rank;
+  gloo.size = options.size;
+  gloo.hostname = options.hostname;
+  gloo.timeout = options.timeout;
+  gloo.num_frames = std::max(gloo.num_frames, options.max_messages_ahead);
+  return cpu::GlooCommunicator::Connect(gloo, store);
 }
 
 }  // namespace weft

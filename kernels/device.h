@@ -1,12 +1,17 @@
 // Opens the devices of one kind, and groups of ranks on them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/backend.h"
 #include "kernels/communicator.h"
+#include "kernels/rendezvous.h"
 
 namespace weft {
 
@@ -27,5 +32,41 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
 // or less where messages are large. Errors: InvalidArgument, ResourceExhausted.
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
                                                                      int max_messages_ahead);
+
+// The most memory that such a group takes where each rank sends to one other, messages of `max_message_bytes`. What is
+// never touched costs nothing.
+int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes);
+
+// The shared memory of a group whose ranks are processes of this host: their parent makes it, and they inherit fd().
+class GroupMemory {
+ public:
+  virtual ~GroupMemory() = default;
+
+  // Closed on exec: whoever starts a rank keeps it open there.
+  virtual int fd() const = 0;
+  // Ends all ranks' ops; thread-safe. A parent does so for a child that died.
+  virtual void Abort(const absl::Status& status) = 0;
+};
+
+// Errors: those of OpenGroup.
+absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(DeviceKind kind, int num_ranks, int max_messages_ahead);
+
+// A rank's end of a group of processes: through the memory behind `memory_fd`, which it takes and closes.
+// Errors: InvalidArgument when that is no such memory, or of another version, or the rank is taken.
+absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(DeviceKind kind, int memory_fd, int rank);
+
+// A rank's end of a group that is spread over hosts.
+struct HostGroupOptions {
+  int rank = 0;
+  int size = 1;
+  std::string hostname;    // this host's address, as the others reach it
+  absl::Duration timeout;  // of connecting, and of each wait for a peer
+  int max_messages_ahead = 16;
+};
+
+// Meets the others by `store`. Errors: InvalidArgument, DeadlineExceeded for a rank that doesn't come, Unavailable for
+// one that can't be reached.
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(DeviceKind kind, const HostGroupOptions& options,
+                                                           Rendezvous& store);
 
 }  // namespace weft

@@ -8,6 +8,8 @@ namespace weft {
 
 enum class DType : uint8_t { kF32, kBF16, kF16, kI8 };
 
+constexpr bool IsDType(int64_t number) { return number >= 0 && number <= static_cast<int64_t>(DType::kI8); }
+
 constexpr size_t DTypeBytes(DType dtype) {
   switch (dtype) {
     case DType::kF32:

@@ -15,12 +15,14 @@
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
 #include "server/restart_policy.h"
+#include "server/worker_options.h"
 
 namespace weft {
 
 struct ModelOptions {
   std::string dir;                        // a Hugging Face model directory
   std::vector<std::string> served_names;  // empty: the directory's last component
+  std::string manifest_file;              // what the directory's files must be; empty: any will do
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::optional<DType> weight_dtype;  // none ("auto"): as the checkpoint
   int64_t max_model_len = 0;          // tokens; 0: the model's own limit, clamped to what the KV cache holds
@@ -90,6 +92,7 @@ struct LogOptions {
 struct Config {
   ModelOptions model;
   EngineOptions engine;
+  WorkerOptions workers;
   QueueOptions queue;
   HttpOptions http;
   GrpcOptions grpc;

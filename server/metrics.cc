@@ -59,7 +59,12 @@ Metrics::Metrics()
       startup_seconds_(prometheus::BuildGauge()
                            .Name("weft_startup_seconds")
                            .Help("Time that each phase of starting took.")
-                           .Register(registry_)) {
+                           .Register(registry_)),
+      loading_progress_(prometheus::BuildGauge()
+                            .Name("weft_loading_progress_ratio")
+                            .Help("How much of loading the model is done.")
+                            .Register(registry_)
+                            .Add({})) {
   prometheus::Family<prometheus::Counter>& finished = prometheus::BuildCounter()
                                                           .Name("weft_requests_finished_total")
                                                           .Help("Sequences that ended, by outcome.")
@@ -140,5 +145,7 @@ void Metrics::CountGrpcResponse(int code) { grpc_responses_.Add({{"code", std::t
 void Metrics::SetStartupSeconds(absl::string_view phase, absl::Duration took) {
   startup_seconds_.Add({{"phase", std::string(phase)}}).Set(absl::ToDoubleSeconds(took));
 }
+
+void Metrics::SetLoadingProgress(double done) { loading_progress_.Set(done); }
 
 }  // namespace weft

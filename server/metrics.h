@@ -58,6 +58,9 @@ class Metrics {
   // Once, while the server starts: "config", "tokenizer", "weights", "warm_up", ...
   void SetStartupSeconds(absl::string_view phase, absl::Duration took);
 
+  // While it starts: how much of that is done, 0 to 1.
+  void SetLoadingProgress(double done);
+
  private:
   prometheus::Registry registry_;
   mutable EngineMetrics engine_metrics_;  // remembers when it was last looked at
@@ -76,6 +79,7 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& reloads_;
   prometheus::Family<prometheus::Counter>& reload_failures_;
   prometheus::Family<prometheus::Gauge>& startup_seconds_;
+  prometheus::Gauge& loading_progress_;
 };
 
 }  // namespace weft

@@ -52,10 +52,12 @@ std::string DescribeFiles(const std::string& dir) {
 
 }  // namespace
 
-std::string ModelFingerprint(const ModelOptions& model) {
+std::string ModelFingerprint(const ModelOptions& model, const ModelDir& files) {
   const int dtype = model.weight_dtype.has_value() ? static_cast<int>(*model.weight_dtype) : -1;
-  const std::string what = absl::StrCat(Version(), "\n", std::string(cpu::IsaName(cpu::DetectIsa())), "\n", dtype, "\n",
-                                        static_cast<int>(model.load_format), "\n", DescribeFiles(model.dir));
+  const std::string what =
+      absl::StrCat(Version(), "\n", std::string(cpu::IsaName(cpu::DetectIsa())), "\n", dtype, "\n",
+                   static_cast<int>(model.load_format), "\n",
+                   files.manifest != nullptr ? files.manifest->digest() : DescribeFiles(files.path));
   return Digest(what).substr(0, kNumDigits);
 }
 

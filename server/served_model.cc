@@ -1,18 +1,26 @@
 #include "server/served_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "engine/local_engine.h"
+#include "engine/memory_need.h"
+#include "engine/remote/remote_engine.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/status_macros.h"
 #include "server/engine_keeper.h"
 #include "server/machine.h"
+#include "server/manifest_file.h"
 #include "server/model_fingerprint.h"
 #include "server/text/stand_in_tokenizer.h"
+#include "server/version.h"
+#include "spdlog/spdlog.h"
 
 namespace weft {
 namespace {
@@ -23,12 +31,28 @@ class Phases {
   explicit Phases(const LoadingProgress& progress) : progress_(progress) {}
   void End(absl::string_view phase, double done) {
     const absl::Time now = absl::Now();
-    progress_(phase, now - std::exchange(start_, now), done);
+    done_ = done;
+    if (progress_.on_phase != nullptr) progress_.on_phase(phase, now - std::exchange(start_, now), done);
+  }
+
+  // Tells of the phase that is under way, which will end with `done` of the loading.
+  LoadObserver Observe(const std::string& phase, double done) const {
+    const auto on_share = [&progress = progress_, phase, begin = done_, done](double share) {
+      if (progress.on_share != nullptr) progress.on_share(phase, share, begin + share * (done - begin));
+    };
+    on_share(0);
+    return {.on_bytes = [on_share](int64_t so_far,
+                                   int64_t all) { on_share(static_cast<double>(so_far) / static_cast<double>(all)); },
+            .on_phase =
+                [&progress = progress_, phase](absl::string_view part, absl::Duration took) {
+                  if (progress.on_part != nullptr) progress.on_part(absl::StrCat(phase, "_", part), took);
+                }};
   }
 
  private:
   const LoadingProgress& progress_;
   absl::Time start_ = absl::Now();
+  double done_ = 0;
 };
 
 absl::Status CheckDirectory(const std::string& dir) {
@@ -44,9 +68,9 @@ std::string BaseName(const std::string& dir) {
 }
 
 // A shape is measured by its config.json alone, so dummy weights need no tokenizer.
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& options, int32_t vocab_size,
-                                                         std::vector<std::string>& warnings) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.dir);
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelOptions& options, const FileCheck& check,
+                                                         int32_t vocab_size, std::vector<std::string>& warnings) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.dir, check);
   if (options.load_format != LoadFormat::kDummy || !absl::IsNotFound(tokenizer.status())) return tokenizer;
   warnings.push_back("there is no tokenizer.json: every byte is a token, and other tokens spell their number");
   return MakeStandInTokenizer(vocab_size);
@@ -87,6 +111,20 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   return absl::OkStatus();
 }
 
+// On this machine, before anything is read or allocated for it.
+absl::Status CheckMachine(const Config& config, const ModelConfig& model, const EngineSetup& setup,
+                          std::vector<std::string>& warnings) {
+  ASSIGN_OR_RETURN(const MemoryNeed need, MemoryNeedOf(model, setup, config.engine.replicas, /*weight_copies=*/1));
+  RETURN_IF_ERROR(CheckMemory(need, UsableMemory()));
+  const int num_ranks = setup.parallel.num_ranks() * config.engine.replicas;
+  const int num_cores = NumThreads({});
+  if (num_ranks > 1 && num_ranks > num_cores) {
+    warnings.push_back(absl::StrCat(num_ranks, " ranks (replicas x tensor-parallel-size x pipeline-parallel-size) on ",
+                                    num_cores, " cores wait for each other: expect no speed from them"));
+  }
+  return absl::OkStatus();
+}
+
 EngineSetup EngineOptionsFor(const Config& config) {
   EngineSetup options;
   options.model_dir = config.model.dir;
@@ -103,6 +141,33 @@ EngineSetup EngineOptionsFor(const Config& config) {
   return options;
 }
 
+std::string HostOf(const std::string& host_port) { return host_port.substr(0, host_port.rfind(':')); }
+
+RemoteOptions RemoteOptionsFor(const Config& config) {
+  const WorkerOptions& workers = config.workers;
+  RemoteOptions options{.num_replicas = config.engine.replicas,
+                        .num_nodes = workers.num_nodes,
+                        .coordinator = {.version = std::string(Version()),
+                                        .num_nodes = workers.num_nodes,
+                                        .address = workers.coordinator,
+                                        .tls = {workers.tls_cert_file, workers.tls_key_file, workers.tls_ca_file},
+                                        .log = [](absl::string_view line) { spdlog::warn("{}", std::string(line)); }},
+                        .address = HostOf(workers.coordinator),
+                        .command = absl::StrSplit(workers.wrapper, ' ', absl::SkipEmpty()),
+                        .join_timeout = workers.join_timeout,
+                        .step_timeout = workers.step_timeout};
+  // By our own process: the same build, also when another has been installed meanwhile.
+  options.command.push_back(absl::StrCat("/proc/", getpid(), "/exe"));
+  options.command.push_back("worker");
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<EngineSource>> OpenEngineSource(const Config& config, const ModelConfig& model,
+                                                               const EngineSetup& setup) {
+  if (config.workers.kind == WorkerKind::kThreads) return LocalEngines::Load(model, setup, config.engine.replicas);
+  return RemoteEngines::Start(model, setup, RemoteOptionsFor(config));
+}
+
 // The tokenizer's end of sequence counts too: of some families config.json names only the base model's.
 std::vector<int32_t> EosIds(const ModelConfig& config, const Tokenizer& tokenizer) {
   std::vector<int32_t> ids = config.eos_token_ids;
@@ -117,26 +182,31 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   Phases phases(progress);
   const std::string& dir = config.model.dir;
   RETURN_IF_ERROR(CheckDirectory(dir));
+  ASSIGN_OR_RETURN(const ModelDir files, OpenModelDir(config.model));
+  const FileCheck check = CheckAgainst(files);
 
   ServedModel model;
-  ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(dir));
-  ASSIGN_OR_RETURN(model.defaults, LoadGenerationConfig(dir));
+  ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(files));
+  ASSIGN_OR_RETURN(model.defaults, LoadGenerationConfig(files));
   model.warnings = model_config.warnings;
   phases.End("config", 0.01);
 
-  ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(config.model, model_config.vocab_size, model.warnings));
+  ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(config.model, check, model_config.vocab_size, model.warnings));
   RETURN_IF_ERROR(model.tokenizer->CheckModel(model_config.vocab_size, model_config.bos_token_id));
   model.eos_token_ids = EosIds(model_config, *model.tokenizer);
   phases.End("tokenizer", 0.1);
 
-  absl::StatusOr<ChatTemplates> templates = LoadChatTemplate(dir);
+  absl::StatusOr<ChatTemplates> templates = LoadChatTemplate(dir, check);
   if (templates.ok()) model.chat_templates.emplace(*std::move(templates));
   if (!templates.ok() && !absl::IsNotFound(templates.status())) return templates.status();
   phases.End("chat_template", 0.11);
 
   EngineSetup options = EngineOptionsFor(config);
+  options.model_dir = files;
   RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
-  ASSIGN_OR_RETURN(model.engine_source, LocalEngines::Load(model_config, options, config.engine.replicas));
+  RETURN_IF_ERROR(CheckMachine(config, model_config, options, model.warnings));
+  options.weights.observer = phases.Observe("weights", 0.95);
+  ASSIGN_OR_RETURN(model.engine_source, OpenEngineSource(config, model_config, options));
   phases.End("weights", 0.95);
   if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
     model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",
@@ -153,7 +223,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   model.info.created = absl::Now();
   model.info.max_model_len = options.max_model_len;
   model.info.vocab_size = model_config.vocab_size;
-  model.info.fingerprint = ModelFingerprint(config.model);
+  model.info.fingerprint = ModelFingerprint(config.model, files);
   return model;
 }
 

@@ -12,6 +12,7 @@
 #include "engine/model_config.h"
 #include "server/config.h"
 #include "server/generation_service.h"
+#include "server/loading_progress.h"
 #include "server/text/chat_template_loader.h"
 #include "server/text/tokenizer.h"
 
@@ -27,9 +28,6 @@ struct ServedModel {
   std::vector<std::unique_ptr<Engine>> engines;  // one a replica, warm
   std::vector<std::string> warnings;             // what the directory holds and Weft ignores, a line each
 };
-
-// Told when a phase ends: its name, what it took, and how much of the loading is done by then, 0 to 1.
-using LoadingProgress = std::function<void(absl::string_view phase, absl::Duration took, double done)>;
 
 // LoadServedModel, or what a test puts in its place.
 using ModelLoader = std::function<absl::StatusOr<ServedModel>(const Config& config, const LoadingProgress& progress)>;

@@ -99,11 +99,8 @@ absl::Status Server::OpenSockets() {
 }
 
 void Server::Load() {
-  const LoadingProgress progress = [this](absl::string_view phase, absl::Duration took, double done) {
-    spdlog::info("loaded {} in {}", std::string(phase), Seconds(took));
-    metrics_.SetStartupSeconds(phase, took);
-    health_.Set({Health::kLoading, absl::StrCat("loaded ", phase), done});
-  };
+  LoadingReporter reporter(health_, metrics_);
+  const LoadingProgress progress = reporter.Progress();
   auto model = std::make_shared<absl::StatusOr<ServedModel>>(absl::UnknownError(""));  // for the handler
   try {
     *model = load_(config_, progress);

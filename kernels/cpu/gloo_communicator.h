@@ -18,7 +18,7 @@
 #include "kernels/communicator.h"
 #include "kernels/cpu/collective.h"
 #include "kernels/cpu/op_recorder.h"
-#include "kernels/cpu/rendezvous.h"
+#include "kernels/rendezvous.h"
 
 namespace gloo::transport {
 class Context;

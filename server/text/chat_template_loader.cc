@@ -33,7 +33,7 @@ absl::Status Invalid(absl::string_view file, absl::string_view what) {
 }
 
 // The whole file; nullopt when there is none.
-absl::StatusOr<std::optional<std::string>> ReadFile(const std::string& dir, const std::string& name) {
+absl::StatusOr<std::optional<std::string>> ReadUnchecked(const std::string& dir, const std::string& name) {
   std::filesystem::path path = std::filesystem::path(dir) / name;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return std::nullopt;
@@ -48,8 +48,15 @@ absl::StatusOr<std::optional<std::string>> ReadFile(const std::string& dir, cons
   return content.str();
 }
 
-absl::StatusOr<Json> ReadConfig(const std::string& dir) {
-  ASSIGN_OR_RETURN(std::optional<std::string> text, ReadFile(dir, kConfigFile));
+absl::StatusOr<std::optional<std::string>> ReadFile(const std::string& dir, const std::string& name,
+                                                    const FileCheck& check) {
+  ASSIGN_OR_RETURN(std::optional<std::string> text, ReadUnchecked(dir, name));
+  if (check != nullptr) RETURN_IF_ERROR(check(name, text ? &*text : nullptr));
+  return text;
+}
+
+absl::StatusOr<Json> ReadConfig(const std::string& dir, const FileCheck& check) {
+  ASSIGN_OR_RETURN(std::optional<std::string> text, ReadFile(dir, kConfigFile, check));
   if (!text) return Json::object();
   Json config = Json::parse(*text, /*cb=*/nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return Invalid(kConfigFile, "not a JSON object");
@@ -88,8 +95,8 @@ absl::StatusOr<Sources> SourcesFromList(const Json& list) {
   return sources;
 }
 
-absl::StatusOr<Sources> FindSources(const std::string& dir, const Json& config) {
-  ASSIGN_OR_RETURN(std::optional<std::string> file, ReadFile(dir, kTemplateFile));
+absl::StatusOr<Sources> FindSources(const std::string& dir, const Json& config, const FileCheck& check) {
+  ASSIGN_OR_RETURN(std::optional<std::string> file, ReadFile(dir, kTemplateFile, check));
   if (file) return Sources{kTemplateFile, *std::move(file), std::nullopt};
   auto it = config.find("chat_template");
   if (it == config.end() || it->is_null()) {
@@ -118,9 +125,9 @@ absl::StatusOr<ChatTemplate> ParseAndTry(const Sources& sources, const std::stri
 
 }  // namespace
 
-absl::StatusOr<ChatTemplates> LoadChatTemplate(const std::string& dir) {
-  ASSIGN_OR_RETURN(Json config, ReadConfig(dir));
-  ASSIGN_OR_RETURN(Sources sources, FindSources(dir, config));
+absl::StatusOr<ChatTemplates> LoadChatTemplate(const std::string& dir, const FileCheck& check) {
+  ASSIGN_OR_RETURN(Json config, ReadConfig(dir, check));
+  ASSIGN_OR_RETURN(Sources sources, FindSources(dir, config, check));
   ASSIGN_OR_RETURN(ChatTemplate main, ParseAndTry(sources, sources.main, config));
   ChatTemplates templates{std::move(main), std::nullopt};
   if (sources.tool_use) {

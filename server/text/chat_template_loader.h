@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/text/chat_template.h"
+#include "server/text/file_check.h"
 
 namespace weft {
 
@@ -21,7 +22,7 @@ struct ChatTemplates {
 // then rendered once with a short conversation, so that one which runs out of budget on nothing is refused here.
 //
 // Errors name the file: InvalidArgument "tokenizer_config.json: template_invalid: line N: ...", NotFound
-// "DIR: template_not_found: ..." when the model has no template.
-absl::StatusOr<ChatTemplates> LoadChatTemplate(const std::string& dir);
+// "DIR: template_not_found: ..." when the model has no template; those of `check`.
+absl::StatusOr<ChatTemplates> LoadChatTemplate(const std::string& dir, const FileCheck& check = nullptr);
 
 }  // namespace weft

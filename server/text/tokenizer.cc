@@ -57,11 +57,11 @@ Tokenizer::Tokenizer(TokenizerNormalizer normalizer, Pretokenizer pretokenizer, 
       added_(std::move(added)),
       decoder_(std::move(decoder)) {}
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& dir) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& dir, const FileCheck& check) {
   ASSIGN_OR_RETURN(const nlohmann::json tree,
-                   ReadTokenizerJson(absl::StrCat(dir, "/tokenizer.json"), "tokenizer.json"));
+                   ReadTokenizerJson(absl::StrCat(dir, "/tokenizer.json"), "tokenizer.json", check));
   ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, FromJson(tree));
-  RETURN_IF_ERROR(tokenizer->ReadConfig(dir));
+  RETURN_IF_ERROR(tokenizer->ReadConfig(dir, check));
   return tokenizer;
 }
 
@@ -122,9 +122,9 @@ absl::Status Tokenizer::IndexIds(const JsonNode& vocab, const JsonNode& added_to
   return vocab.Refuse("invalid_vocab", absl::StrCat("no token has the id ", gap - is_used.begin()));
 }
 
-absl::Status Tokenizer::ReadConfig(const std::string& dir) {
+absl::Status Tokenizer::ReadConfig(const std::string& dir, const FileCheck& check) {
   constexpr absl::string_view kName = "tokenizer_config.json";
-  const absl::StatusOr<nlohmann::json> config = ReadTokenizerJson(absl::StrCat(dir, "/", kName), kName);
+  const absl::StatusOr<nlohmann::json> config = ReadTokenizerJson(absl::StrCat(dir, "/", kName), kName, check);
   if (absl::IsNotFound(config.status())) return absl::OkStatus();
   RETURN_IF_ERROR(config.status());
   ASSIGN_OR_RETURN(bos_token_, ReadTokenName(*config, "bos_token"));

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "server/text/bpe.h"
+#include "server/text/file_check.h"
 #include "server/text/pretokenizer.h"
 #include "server/text/text_segment.h"
 #include "server/text/tokenizer_added.h"
@@ -27,11 +28,12 @@ namespace weft {
 // immutable once loaded, so any number of threads may use one.
 class Tokenizer {
  public:
-  // Reads DIR/tokenizer.json and, for the names of bos and eos, DIR/tokenizer_config.json where there is one. Errors
+  // Reads DIR/tokenizer.json and, for the names of bos and eos, DIR/tokenizer_config.json where there is one. Errors,
+  // other than those of `check`,
   // are InvalidArgument (NotFound where tokenizer.json is missing) with the text "FILE: CODE: FIELD: WHY". The codes:
   // too_large, invalid, unsupported_component, unsupported_regex, invalid_component, invalid_normalizer, invalid_vocab,
   // invalid_token, invalid_merge, invalid_added_token, invalid_postprocessor, invalid_truncation, inconsistent.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir);
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& dir, const FileCheck& check = nullptr);
 
   // From the content of a tokenizer.json, without names for bos and eos. Errors as Load's.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(const nlohmann::json& tree);
@@ -84,7 +86,7 @@ class Tokenizer {
             TokenizerDecoder decoder);
 
   absl::Status IndexIds(const JsonNode& vocab, const JsonNode& added_tokens);
-  absl::Status ReadConfig(const std::string& dir);
+  absl::Status ReadConfig(const std::string& dir, const FileCheck& check);
   int32_t ComputeMaxTokenBytes() const;
 
   std::vector<int32_t> EncodeMarked(const MarkedText& text) const;

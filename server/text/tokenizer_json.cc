@@ -86,8 +86,14 @@ absl::StatusOr<std::string> ReadBounded(const std::string& path, absl::string_vi
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ReadTokenizerJson(const std::string& path, absl::string_view name) {
-  ASSIGN_OR_RETURN(const std::string bytes, ReadBounded(path, name));
+absl::StatusOr<nlohmann::json> ReadTokenizerJson(const std::string& path, absl::string_view name,
+                                                 const FileCheck& check) {
+  const absl::StatusOr<std::string> read = ReadBounded(path, name);
+  if (check != nullptr && (read.ok() || absl::IsNotFound(read.status()))) {
+    RETURN_IF_ERROR(check(name, read.ok() ? &*read : nullptr));
+  }
+  RETURN_IF_ERROR(read.status());
+  const std::string& bytes = *read;
   JsonGuard guard;
   if (!nlohmann::json::sax_parse(bytes, &guard)) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": ", guard.failure()));

@@ -7,13 +7,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/text/file_check.h"
 
 namespace weft {
 
 // Reads a tokenizer's JSON file into a tree, after a pass that builds nothing and refuses what would be dangerous or
 // ambiguous to build: more than 64 MiB, nesting deeper than 32, a key twice in one object, malformed JSON or UTF-8.
-// `name` is what messages call the file. Errors: InvalidArgument, or NotFound if the file can't be opened.
-absl::StatusOr<nlohmann::json> ReadTokenizerJson(const std::string& path, absl::string_view name);
+// `name` is what messages and `check` call the file. Errors: InvalidArgument, or NotFound if the file can't be opened;
+// those of `check`.
+absl::StatusOr<nlohmann::json> ReadTokenizerJson(const std::string& path, absl::string_view name,
+                                                 const FileCheck& check = nullptr);
 
 // A value of tokenizer.json and the way to it, so that each refusal names its field. Borrows the tree; a missing key
 // reads as null. Every error is InvalidArgument with the text "tokenizer.json: CODE: FIELD: WHY", where CODE is the

@@ -43,12 +43,12 @@ class Rank {
       : config_(SmallConfig()),
         backend_(*OpenDevice({.num_threads = 2})),
         mlp_(*MoeMlp::Create(config_, plan, kTokens, *backend_)) {
-    const TensorSource source = DummyTensors(7);
+    const std::unique_ptr<TensorSource> source = DummyTensors(7);
     const auto load = [&](const LinearSpec& linear, DType dtype) -> absl::StatusOr<Weight> {
       std::vector<HostTensor> tensors;
       std::vector<HostMatrix> parts;
       for (const TensorSpec& part : linear.parts) {
-        tensors.push_back(*source(part));
+        tensors.push_back(*ReadTensor(*source, part));
         parts.push_back({tensors.back().data.get(), tensors.back().dtype, part.row_part.count, part.col_part.count});
       }
       return backend_->MakeWeight(parts, {}, dtype);

@@ -53,6 +53,7 @@ class CappedEngine final : public Engine {
     if (--num_in_flight_ == 0) with_work_.back().end = absl::Now();
     return result;
   }
+  absl::Status status() const override { return engine_->status(); }
   EngineStats stats() const override { return engine_->stats(); }
 
   const std::vector<StepSpan>& with_work() const { return with_work_; }

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
-#include "kernels/cpu/rendezvous.h"
+#include "kernels/rendezvous.h"
 
 namespace weft {
 
-class FileRendezvous final : public cpu::Rendezvous {
+class FileRendezvous final : public Rendezvous {
  public:
   explicit FileRendezvous(const std::string& directory) : store_(directory) {}
 

@@ -60,7 +60,7 @@ TELEMETRY = Wall(r"prometheus/", r"server/|tests/")
 FLAGS = Wall(r"CLI/", r"server/|loadtest/|tests/")
 WIRE = Wall(
     r"(grpc|grpcpp|google/protobuf|google/rpc|weft/v1)/",
-    r"server/|engine/(remote_engine|worker_service)|loadtest/|tests/",
+    r"server/|engine/remote/|loadtest/|tests/",
 )
 # Below server/, JSON is the format of model files alone.
 JSON = Wall(r"nlohmann/", r"server/|engine/(model|rope|safetensors|weights)\w*\.(h|cc)$|loadtest/|tests/")

@@ -8,7 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
-namespace weft::cpu {
+namespace weft {
 
 // A small store of one group: each key is set once, by one rank. Called by one thread a rank; ranks may share an
 // object, so methods are thread-safe.
@@ -21,4 +21,4 @@ class Rendezvous {
   virtual absl::StatusOr<std::string> Get(absl::string_view key, absl::Duration timeout) = 0;
 };
 
-}  // namespace weft::cpu
+}  // namespace weft

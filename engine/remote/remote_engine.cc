@@ -1,0 +1,198 @@
+#include "engine/remote/remote_engine.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "engine/remote/setup_messages.h"
+#include "engine/remote/step_messages.h"
+#include "engine/shared_stopwatch.h"
+#include "kernels/check.h"
+#include "kernels/status_macros.h"
+
+namespace weft {
+namespace {
+
+// How long a step may take before it is taken for hung.
+class StepDeadline {
+ public:
+  explicit StepDeadline(absl::Duration least) : least_(least) {}
+
+  absl::Duration allowed() const {
+    constexpr int kTimesLonger = 20;
+    constexpr int kTimesLongerAtFirst = 10;  // pages are touched, caches filled, nothing is known
+    return num_steps_ < kNumFirstSteps ? least_ * kTimesLongerAtFirst : std::max(least_, longest_ * kTimesLonger);
+  }
+
+  void Observe(absl::Duration took) {
+    constexpr double kFading = 0.999;  // what was slow once is forgotten in some thousand steps
+    longest_ = std::max(took, longest_ * kFading);
+    ++num_steps_;
+  }
+
+ private:
+  static constexpr int kNumFirstSteps = 3;
+
+  const absl::Duration least_;
+  absl::Duration longest_;
+  int num_steps_ = 0;
+};
+
+class RemoteEngine final : public Engine {
+ public:
+  RemoteEngine(const EngineLimits& limits, std::shared_ptr<WorkerGroup> group, absl::Duration step_timeout)
+      : limits_(limits), group_(std::move(group)), deadline_(step_timeout) {}
+
+  const EngineLimits& limits() const override { return limits_; }
+  bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < 2 * limits_.num_stages; }
+  bool HasInFlight() const override { return !in_flight_.empty(); }
+  absl::Status status() const override { return group_->status(); }
+  EngineStats stats() const override { return {.with_work = with_work_.Total(), .ranks = group_->stats()}; }
+
+  void Submit(const Batch& batch) override {
+    CHECK(HasRoom(), "Submit requires room");
+    if (in_flight_.empty()) {
+      since_ = absl::Now();
+      with_work_.Start();
+    }
+    in_flight_.push_back({batch.step, batch.sampling.size()});
+    message_.Clear();
+    WriteStep(batch, *message_.mutable_step());
+    group_->Send(message_);
+  }
+
+  absl::StatusOr<StepResult> Collect() override {
+    CHECK(HasInFlight(), "Collect requires a step in flight");
+    absl::StatusOr<StepResult> result = Await(in_flight_.front());
+    if (!result.ok()) {
+      group_->Fail(result.status());
+      return group_->status();
+    }
+    const absl::Time now = absl::Now();
+    deadline_.Observe(now - std::exchange(since_, now));
+    in_flight_.pop_front();
+    if (in_flight_.empty()) with_work_.Stop();
+    return result;
+  }
+
+ private:
+  struct InFlight {
+    int64_t step = 0;
+    size_t num_tokens = 0;
+  };
+
+  absl::StatusOr<StepResult> Await(const InFlight& oldest) {
+    absl::StatusOr<v1::StepDone> message = group_->NextResult(since_ + deadline_.allowed());
+    if (absl::IsDeadlineExceeded(message.status()) && group_->status().ok()) return Hung(oldest.step);
+    if (!message.ok()) return message.status();
+    if (message->step() != oldest.step) {
+      return absl::InternalError(absl::StrCat("the result of step ", message->step(), " came for step ", oldest.step));
+    }
+    return ReadResult(*message, oldest.num_tokens, limits_);
+  }
+
+  // A process that is silent altogether was stopped from outside; one that lives may be hung in what it computes.
+  absl::Status Hung(int64_t step) const {
+    const WorkerGroup::Diagnosis diagnosis = group_->Diagnose();
+    const std::string text = absl::StrFormat("step %d has taken more than %.1f s: %s", step,
+                                             absl::ToDoubleSeconds(deadline_.allowed()), diagnosis.text);
+    return diagnosis.someone_is_silent ? absl::UnavailableError(text) : absl::InternalError(text);
+  }
+
+  const EngineLimits limits_;
+  const std::shared_ptr<WorkerGroup> group_;
+  StepDeadline deadline_;
+  std::deque<InFlight> in_flight_;
+  absl::Time since_;  // the oldest in flight has been the oldest
+  SharedStopwatch with_work_;
+  v1::EngineMessage message_;
+};
+
+}  // namespace
+
+RemoteEngines::RemoteEngines(const ModelConfig& config, const EngineSetup& setup, const RemoteOptions& options)
+    : config_(config), setup_(setup), options_(options) {}
+
+RemoteEngines::~RemoteEngines() = default;
+
+absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelConfig& config, const EngineSetup& setup,
+                                                                    const RemoteOptions& options) {
+  if (options.num_nodes > 1 && options.num_replicas > 1) {
+    return absl::InvalidArgumentError(
+        "num-nodes: a server with workers on other hosts has one replica; start several servers instead");
+  }
+  auto engines = std::unique_ptr<RemoteEngines>(new RemoteEngines(config, setup, options));
+  ASSIGN_OR_RETURN(engines->plans_, MakePlans(config, setup.parallel));
+  ASSIGN_OR_RETURN(engines->limits_, LimitsFor(config, setup, engines->plans_));
+  ASSIGN_OR_RETURN(engines->placement_, PlaceRanks(setup.parallel, options.num_nodes));
+  ASSIGN_OR_RETURN(engines->config_digest_, ConfigDigest(setup.model_dir.path));
+  ASSIGN_OR_RETURN(engines->coordinator_, Coordinator::Start(options.coordinator));
+  return engines;
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
+  const int num_here = options_.num_replicas * setup_.parallel.num_ranks() / options_.num_nodes;
+  const WorkerGroupContext context{.config = config_,
+                                   .setup = setup_,
+                                   .plans = plans_,
+                                   .placement = placement_,
+                                   .config_digest = config_digest_,
+                                   .address = options_.address,
+                                   .threads_per_rank = std::max(1, NumThreads(setup_.device) / num_here),
+                                   .command = options_.command,
+                                   .join_timeout = options_.join_timeout,
+                                   .peer_timeout = std::max(absl::Seconds(60), options_.step_timeout * 2),
+                                   .coordinator = *coordinator_,
+                                   .starter = starter_};
+  const auto group = std::make_shared<WorkerGroup>(context, absl::StrCat("replica ", replica), [this] { OnEnd(); });
+  {
+    absl::MutexLock lock(&mutex_);
+    if (cancelled_) return absl::CancelledError("the server stops");
+    std::erase_if(opening_, [](const auto& other) { return other.expired(); });
+    opening_.push_back(group);
+  }
+  RETURN_IF_ERROR(group->Load());
+  RETURN_IF_ERROR(CheckDigests(*group));
+  RETURN_IF_ERROR(group->Connect());
+  return std::make_unique<RemoteEngine>(limits_, group, options_.step_timeout);
+}
+
+// All replicas hold what the first one did.
+absl::Status RemoteEngines::CheckDigests(const WorkerGroup& group) {
+  const std::vector<WorkerGroup::Digests> loaded = group.digests();
+  absl::MutexLock lock(&mutex_);
+  if (digests_.empty()) digests_ = loaded;
+  for (size_t rank = 0; rank < loaded.size(); ++rank) {
+    if (absl::Status status = CompareDigests(digests_[rank], loaded[rank]); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void RemoteEngines::Cancel() {
+  std::vector<std::weak_ptr<WorkerGroup>> groups;
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    groups = opening_;
+  }
+  for (const std::weak_ptr<WorkerGroup>& group : groups) {
+    if (const auto alive = group.lock(); alive != nullptr) alive->Fail(absl::CancelledError("the server stops"));
+  }
+}
+
+void RemoteEngines::SetOnDeath(std::function<void()> on_death) {
+  absl::MutexLock lock(&mutex_);
+  on_death_ = std::move(on_death);
+}
+
+void RemoteEngines::OnEnd() {
+  absl::MutexLock lock(&mutex_);
+  if (on_death_ != nullptr) on_death_();
+}
+
+}  // namespace weft

@@ -1,0 +1,361 @@
+#include "engine/remote/worker_group.h"
+
+#include <openssl/rand.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "engine/rank_parts.h"
+#include "engine/remote/setup_messages.h"
+#include "engine/remote/stats_messages.h"
+#include "kernels/status_macros.h"
+
+namespace weft {
+namespace {
+
+// A link ends with the process behind it, which the system then has to say.
+constexpr absl::Duration kExitIsKnown = absl::Milliseconds(500);
+// Workers are heard of four times as often.
+constexpr absl::Duration kSilence = absl::Seconds(1);
+// A worker that loads is heard of all the time; one that isn't for so long has no chance.
+constexpr absl::Duration kSilentWhileLoading = absl::Seconds(60);
+
+absl::Status LinkLost(const std::string& who) { return absl::UnavailableError(absl::StrCat(who, ": its link ended")); }
+
+std::string RandomToken() {
+  std::array<unsigned char, 16> bytes{};
+  RAND_bytes(bytes.data(), static_cast<int>(bytes.size()));
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+// Killed from outside, or by what it computed.
+absl::Status StatusOfEnd(int end, const std::string& who) {
+  if (WIFEXITED(end)) {
+    const int status = WEXITSTATUS(end);
+    if (status == kWorkerLinkLost) return LinkLost(who);
+    return absl::InternalError(absl::StrCat(who, " exited with status ", status));
+  }
+  const int signal = WTERMSIG(end);
+  const std::string what = absl::StrCat(who, " was ended by signal ", signal, " (", strsignal(signal), ")");
+  for (const int by_itself : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP}) {
+    if (signal == by_itself) return absl::InternalError(what);
+  }
+  return absl::UnavailableError(what);
+}
+
+}  // namespace
+
+WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end)
+    : context_(context),
+      name_(name),
+      scope_(RandomToken()),
+      on_end_(std::move(on_end)),
+      workers_(context.placement.size()) {
+  absl::MutexLock lock(&mutex_);
+  digests_.resize(context.plans.size());
+  stats_.resize(context.plans.size());
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    workers_[i].placed = &context.placement[i];
+    workers_[i].seat = std::make_shared<WorkerSeat>(
+        WorkerSeat::Handlers{.on_message = [this, i](const v1::WorkerMessage& message) { OnMessage(i, message); },
+                             .on_end = [this, i] { OnLinkEnded(i); }});
+  }
+  context.coordinator.OpenScope(scope_);
+}
+
+WorkerGroup::~WorkerGroup() {
+  Fail(absl::CancelledError("the engine is closed"));
+  for (Worker& worker : workers_) {
+    context_.coordinator.Forget(worker.seat);
+    worker.seat->DropHandlers();
+  }
+  context_.coordinator.CloseScope(scope_);
+}
+
+absl::Status WorkerGroup::Load() {
+  if (absl::Status status = Start(); !status.ok()) Fail(status);
+  RETURN_IF_ERROR(AwaitAll(Phase::kLoaded));
+  return absl::OkStatus();
+}
+
+absl::Status WorkerGroup::Connect() {
+  v1::EngineMessage message;
+  message.mutable_connect();
+  Send(message);
+  return AwaitAll(Phase::kReady);
+}
+
+absl::Status WorkerGroup::Start() {
+  RETURN_IF_ERROR(MakeMemories());
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const int node = workers_[i].placed->node_rank;
+    if (node == 0) {
+      RETURN_IF_ERROR(StartProcess(i));
+    } else {
+      context_.coordinator.ExpectNode(node, workers_[i].seat);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerGroup::MakeMemories() {
+  const ParallelSizes& sizes = context_.setup.parallel;
+  const DeviceKind kind = context_.setup.device.kind;
+  tensor_memories_.resize(static_cast<size_t>(sizes.pipeline));
+  stage_memories_.resize(static_cast<size_t>(sizes.tensor));
+  for (const PlacedWorker& worker : context_.placement) {
+    for (const PlacedRank& rank : worker.ranks) {
+      const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
+      if (rank.tensor_group == GroupKind::kMemory && plan.tp_rank == 0) {
+        ASSIGN_OR_RETURN(tensor_memories_[static_cast<size_t>(plan.stage)], MakeGroupMemory(kind, sizes.tensor, 1));
+      }
+      if (rank.stages == GroupKind::kMemory && plan.stage == 0) {
+        ASSIGN_OR_RETURN(stage_memories_[static_cast<size_t>(plan.tp_rank)],
+                         MakeGroupMemory(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerGroup::StartProcess(size_t index) {
+  Worker& worker = workers_[index];
+  const std::string token = RandomToken();
+  context_.coordinator.Expect(token, worker.seat);
+  ChildOptions options{.command = context_.command, .environment = {absl::StrCat("WEFT_WORKER_TOKEN=", token)}};
+  options.command.push_back("--coordinator");
+  options.command.push_back(context_.coordinator.local_address());
+  for (const PlacedRank& rank : worker.placed->ranks) {
+    const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
+    for (const auto* memory : {tensor_memories_[static_cast<size_t>(plan.stage)].get(),
+                               stage_memories_[static_cast<size_t>(plan.tp_rank)].get()}) {
+      if (memory != nullptr) options.inherited_fds.push_back(memory->fd());
+    }
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> process, context_.starter.Start(options));
+  absl::MutexLock lock(&mutex_);
+  worker.process_id = process->pid();
+  worker.heard = absl::Now();
+  worker.process = std::move(process);
+  return absl::OkStatus();
+}
+
+v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
+  v1::Assignment assignment;
+  WriteSetup(context_.setup, assignment);
+  assignment.set_config_sha256(context_.config_digest);
+  assignment.set_scope(scope_);
+  assignment.set_address(context_.address);
+  assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
+  const PlacedWorker& placed = *workers_[index].placed;
+  assignment.set_threads_per_rank(placed.node_rank == 0 ? context_.threads_per_rank : 0);
+  for (const PlacedRank& rank : placed.ranks) {
+    const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
+    v1::RankPlace& place = *assignment.add_ranks();
+    WritePlan(plan, place);
+    const auto write = [](GroupKind kind, const GroupMemory* memory, v1::GroupPlace& group) {
+      group.set_kind(static_cast<int32_t>(kind));
+      if (kind == GroupKind::kMemory) group.set_memory_fd(memory->fd());
+    };
+    write(rank.tensor_group, tensor_memories_[static_cast<size_t>(plan.stage)].get(), *place.mutable_tensor_group());
+    write(rank.stages, stage_memories_[static_cast<size_t>(plan.tp_rank)].get(), *place.mutable_stages());
+  }
+  return assignment;
+}
+
+bool WorkerGroup::AllAre(Phase phase) const {
+  return std::all_of(workers_.begin(), workers_.end(), [phase](const Worker& worker) { return worker.phase >= phase; });
+}
+
+// Who has joined may take its time, but is heard of.
+absl::Status WorkerGroup::AwaitAll(Phase phase) {
+  constexpr absl::Duration kLook = absl::Milliseconds(100);
+  const absl::Time join_deadline = absl::Now() + context_.join_timeout;
+  for (;;) {
+    absl::Status problem;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || AllAre(phase); };
+      if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return failure_;
+      for (const Worker& worker : workers_) problem.Update(WhyLate(worker, join_deadline));
+    }
+    if (!problem.ok()) Fail(problem);
+  }
+}
+
+absl::Status WorkerGroup::WhyLate(const Worker& worker, absl::Time join_deadline) const {
+  const absl::Time now = absl::Now();
+  if (worker.phase == Phase::kExpected) {
+    const std::optional<int> end =
+        worker.process == nullptr ? std::nullopt : worker.process->AwaitEnd(absl::ZeroDuration());
+    if (end.has_value()) return StatusOfEnd(*end, NameOf(worker));
+    if (now < join_deadline) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout)));
+  }
+  if (now - worker.heard <= kSilentWhileLoading) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(NameOf(worker), " has not been heard of for ",
+                                             absl::FormatDuration(kSilentWhileLoading), " while it loaded"));
+}
+
+void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
+  Worker& worker = workers_[index];
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!failure_.ok()) return;
+    worker.heard = absl::Now();
+    switch (message.what_case()) {
+      case v1::WorkerMessage::kHello:
+        worker.phase = Phase::kJoined;
+        worker.process_id = message.hello().process_id();
+        break;
+      case v1::WorkerMessage::kProgress:
+        worker.loaded = std::clamp(message.progress().done(), 0.0, 1.0);
+        break;
+      case v1::WorkerMessage::kLoaded:
+        for (const v1::RankLoaded& rank : message.loaded().ranks()) {
+          if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
+        }
+        worker.loaded = 1;
+        worker.phase = Phase::kLoaded;
+        break;
+      case v1::WorkerMessage::kReady:
+        worker.phase = Phase::kReady;
+        break;
+      case v1::WorkerMessage::kStepDone:
+        results_.push_back(message.step_done());
+        break;
+      case v1::WorkerMessage::kHeartbeat:
+        worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
+        for (const v1::RankStats& stats : message.heartbeat().stats()) {
+          if (IsRank(stats.rank())) stats_[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+        }
+        break;
+      default:
+        break;
+    }
+  }
+  if (message.has_hello()) {
+    v1::EngineMessage answer;
+    *answer.mutable_assignment() = AssignmentFor(index);
+    worker.seat->Send(answer);
+  } else if (message.has_failed()) {
+    const v1::Failed& failed = message.failed();
+    const bool is_code = failed.code() > 0 && failed.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
+    const auto code = is_code ? static_cast<absl::StatusCode>(failed.code()) : absl::StatusCode::kInternal;
+    const std::string who = failed.rank() < 0 ? NameOf(worker) : absl::StrCat("rank ", failed.rank());
+    const std::string where = failed.step() < 0 ? "" : absl::StrCat(" in step ", failed.step());
+    Fail(absl::Status(code, absl::StrCat(who, where, ": ", failed.message())));
+  } else if (message.what_case() == v1::WorkerMessage::WHAT_NOT_SET) {
+    Fail(absl::InternalError(absl::StrCat(NameOf(worker), " says what nobody understands")));
+  }
+}
+
+void WorkerGroup::OnLinkEnded(size_t index) {
+  if (status().ok()) Fail(WhyLost(index));
+}
+
+absl::Status WorkerGroup::WhyLost(size_t index) {
+  const Worker& worker = workers_[index];
+  const std::string who = NameOf(worker);
+  if (worker.process != nullptr) {
+    const std::optional<int> end = worker.process->AwaitEnd(kExitIsKnown);
+    if (end.has_value()) return StatusOfEnd(*end, who);
+  }
+  return LinkLost(who);
+}
+
+std::string WorkerGroup::NameOf(const Worker& worker) const {
+  const std::string ranks = RanksOf(*worker.placed);
+  if (worker.placed->node_rank > 0) return absl::StrCat(ranks, " (node ", worker.placed->node_rank, ")");
+  return absl::StrCat(ranks, " (process ", worker.process == nullptr ? 0 : worker.process->pid(), ")");
+}
+
+std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
+  absl::MutexLock lock(&mutex_);
+  return digests_;
+}
+
+std::vector<RankStats> WorkerGroup::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
+}
+
+double WorkerGroup::loaded() const {
+  absl::MutexLock lock(&mutex_);
+  double sum = 0;
+  for (const Worker& worker : workers_) sum += worker.loaded;
+  return sum / static_cast<double>(workers_.size());
+}
+
+// One that is gone is noticed by its link.
+void WorkerGroup::Send(const v1::EngineMessage& message) {
+  for (const Worker& worker : workers_) worker.seat->Send(message);
+}
+
+absl::StatusOr<v1::StepDone> WorkerGroup::NextResult(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || !results_.empty(); };
+  if (!mutex_.AwaitWithDeadline(absl::Condition(&has_news), deadline)) return absl::DeadlineExceededError("");
+  if (!failure_.ok()) return failure_;
+  v1::StepDone result = std::move(results_.front());
+  results_.pop_front();
+  return result;
+}
+
+void WorkerGroup::Fail(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!failure_.ok()) return;
+    failure_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
+  }
+  for (const auto* memories : {&tensor_memories_, &stage_memories_}) {
+    for (const auto& memory : *memories) {
+      if (memory != nullptr) memory->Abort(status);
+    }
+  }
+  for (Worker& worker : workers_) {
+    worker.seat->Cut();
+    if (worker.process != nullptr) worker.process->Kill();
+  }
+  on_end_();
+}
+
+absl::Status WorkerGroup::status() const {
+  absl::MutexLock lock(&mutex_);
+  return failure_;
+}
+
+WorkerGroup::Diagnosis WorkerGroup::Diagnose() const {
+  absl::MutexLock lock(&mutex_);
+  Diagnosis diagnosis;
+  std::vector<std::string> lines;
+  const absl::Time now = absl::Now();
+  for (const Worker& worker : workers_) {
+    if (now - worker.heard > kSilence) {
+      diagnosis.someone_is_silent = true;
+      lines.push_back(absl::StrFormat("%s has not been heard of for %.1f s", NameOf(worker),
+                                      absl::ToDoubleSeconds(now - worker.heard)));
+      continue;
+    }
+    if (worker.waits.empty()) lines.push_back(absl::StrCat(NameOf(worker), " waits for nobody"));
+    for (const v1::RankWait& wait : worker.waits) {
+      lines.push_back(absl::StrFormat("rank %d waits for member %s of its %s in step %d, %s %d (%d bytes) for %.1f s",
+                                      wait.rank(), absl::StrJoin(wait.missing(), ", "), wait.group(), wait.step(),
+                                      wait.op(), wait.number(), wait.bytes(), wait.seconds()));
+    }
+  }
+  diagnosis.text = absl::StrJoin(lines, "; ");
+  return diagnosis;
+}
+
+}  // namespace weft
