@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -105,6 +106,9 @@ RemoteOptions RemoteOptionsFor(const Config& config) {
   // By our own process: the same build, also when another has been installed meanwhile.
   options.command.push_back(absl::StrCat("/proc/", getpid(), "/exe"));
   options.command.push_back("worker");
+  for (char** variable = environ; *variable != nullptr; ++variable) options.environment.emplace_back(*variable);
+  const char* const runtime_dir = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime_dir != nullptr && *runtime_dir != 0) options.coordinator.runtime_dir = runtime_dir;
   return options;
 }
 

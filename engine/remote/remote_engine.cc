@@ -144,6 +144,7 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
                                    .address = options_.address,
                                    .threads_per_rank = std::max(1, NumThreads(setup_.device) / num_here),
                                    .command = options_.command,
+                                   .environment = options_.environment,
                                    .join_timeout = options_.join_timeout,
                                    .peer_timeout = std::max(absl::Seconds(60), options_.step_timeout * 2),
                                    .coordinator = *coordinator_,

@@ -23,8 +23,9 @@ struct RemoteOptions {
   int num_replicas = 1;
   int num_nodes = 1;  // hosts of a replica, this one among them; above 1: one replica
   CoordinatorOptions coordinator;
-  std::string address;               // of this host, as the others reach it
-  std::vector<std::string> command;  // that starts a worker here; it gets "--coordinator ADDRESS" besides
+  std::string address;                   // of this host, as the others reach it
+  std::vector<std::string> command;      // that starts a worker here; it gets "--coordinator ADDRESS" besides
+  std::vector<std::string> environment;  // of the workers here, "NAME=value"
   absl::Duration join_timeout = absl::Minutes(10);
   absl::Duration step_timeout = absl::Seconds(5);  // least; a step that takes 20 times as long as others is hung, too
 };

@@ -133,7 +133,8 @@ absl::Status WorkerGroup::StartProcess(size_t index) {
   Worker& worker = workers_[index];
   const std::string token = RandomToken();
   context_.coordinator.Expect(token, worker.seat);
-  ChildOptions options{.command = context_.command, .environment = {absl::StrCat("WEFT_WORKER_TOKEN=", token)}};
+  ChildOptions options{.command = context_.command, .environment = context_.environment, .inherited_fds = {}};
+  options.environment.push_back(absl::StrCat("WEFT_WORKER_TOKEN=", token));
   options.command.push_back("--coordinator");
   options.command.push_back(context_.coordinator.local_address());
   for (const PlacedRank& rank : worker.placed->ranks) {

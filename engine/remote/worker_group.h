@@ -37,8 +37,9 @@ struct WorkerGroupContext {
   const std::string& address;        // of this host, for the others; empty: there are none
   int threads_per_rank = 1;          // on this host
   std::vector<std::string> command;  // that starts a worker here
-  absl::Duration join_timeout;       // for all to join
-  absl::Duration peer_timeout;       // of ranks on different hosts for each other
+  std::vector<std::string> environment;
+  absl::Duration join_timeout;  // for all to join
+  absl::Duration peer_timeout;  // of ranks on different hosts for each other
   Coordinator& coordinator;
   ChildStarter& starter;
 };

@@ -1,8 +1,6 @@
 // What a pipeline loses: two stages that cost the same, one thread each, with as many batches in flight as the engine
 // takes, and with one only. Prints a Markdown table; run by hand, on two quiet cores: the last column tells whether
 // they were.
-#include <sys/resource.h>
-
 #include <cstdio>
 #include <cstdlib>
 
@@ -12,14 +10,7 @@
 namespace weft {
 namespace {
 
-// Times that a thread of the process lost its core to another.
-int64_t NumPreempted() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_nivcsw;
-}
-
-void Bench(int num_repeats) {
+void Bench(int num_repeats, int num_steps) {
   absl::PrintF(
       "| batches in flight | sequences a batch | a step | bubble by metric | by trace | stage imbalance | cores lost "
       "|\n");
@@ -27,12 +18,12 @@ void Bench(int num_repeats) {
   for (int repeat = 0; repeat < num_repeats; ++repeat) {
     for (const int max_in_flight : {4, 2, 1}) {
       for (const int num_sequences : {8, 64}) {
-        const PipelineRunOptions options{.num_sequences = num_sequences, .max_in_flight = max_in_flight};
-        const int64_t num_preempted = NumPreempted();
+        const PipelineRunOptions options{
+            .num_sequences = num_sequences, .num_steps = num_steps, .max_in_flight = max_in_flight};
         const PipelineRun run = RunPipeline(options);
         absl::PrintF("| %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %d |\n", max_in_flight, num_sequences / 2,
                      absl::ToDoubleMilliseconds(run.stats.with_work) / options.num_steps, 100 * BubbleRatio(run.stats),
-                     100 * run.bubble_by_trace, StageImbalance(run.stats), NumPreempted() - num_preempted);
+                     100 * run.bubble_by_trace, StageImbalance(run.stats), run.num_preempted);
         std::fflush(stdout);
       }
     }
@@ -42,4 +33,6 @@ void Bench(int num_repeats) {
 }  // namespace
 }  // namespace weft
 
-int main(int argc, char** argv) { weft::Bench(argc > 1 ? std::atoi(argv[1]) : 1); }
+int main(int argc, char** argv) {  // [REPEATS [STEPS]]
+  weft::Bench(argc > 1 ? std::atoi(argv[1]) : 1, argc > 2 ? std::atoi(argv[2]) : 200);
+}

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <memory>
@@ -31,6 +32,7 @@ struct PipelineRunOptions {
 struct PipelineRun {
   EngineStats stats;           // of the steps that were measured
   double bubble_by_trace = 0;  // of the same
+  int64_t num_preempted = 0;   // times that a thread lost its core to another meanwhile
 };
 
 // An engine that takes fewer batches at a time than it could. Keeps a trace of when it had any.
@@ -51,6 +53,7 @@ class CappedEngine final : public Engine {
     if (--num_in_flight_ == 0) with_work_.back().end = absl::Now();
     return result;
   }
+  absl::Status status() const override { return engine_->status(); }
   EngineStats stats() const override { return engine_->stats(); }
 
   const std::vector<StepSpan>& with_work() const { return with_work_; }
@@ -77,6 +80,12 @@ inline absl::Duration Covered(const std::vector<StepSpan>& spans, absl::Time beg
     sum += std::max(absl::ZeroDuration(), std::min(span.end, end) - std::max(span.begin, begin));
   }
   return sum;
+}
+
+inline int64_t NumPreempted() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_nivcsw;
 }
 
 inline PipelineRun RunPipeline(const PipelineRunOptions& options) {
@@ -107,11 +116,12 @@ inline PipelineRun RunPipeline(const PipelineRunOptions& options) {
   }
   const int warm_up = options.num_steps / 4;
   while (replica.stats().num_steps < warm_up) replica.Step();
+  const int64_t num_preempted = NumPreempted();
   const absl::Time begin = absl::Now();
   const EngineStats before = engine.stats();
   while (replica.stats().num_steps < warm_up + options.num_steps) replica.Step();
   const absl::Time end = absl::Now();
-  PipelineRun run{.stats = Since(before, engine.stats())};
+  PipelineRun run{.stats = Since(before, engine.stats()), .num_preempted = NumPreempted() - num_preempted};
   replica.RunUntilIdle();
   const absl::Duration whole = 2 * Covered(engine.with_work(), begin, end);
   run.bubble_by_trace = 1 - absl::FDivDuration(Covered(trace.Take(), begin, end), whole);

@@ -104,7 +104,7 @@ TEST(RankFailureTest, AllRanksEnd) {
   absl::Mutex mutex;
   std::vector<absl::Status> ends(4);
   absl::BlockingCounter running(4);
-  RankThreads ranks(std::move(faulty.parts), [&](size_t rank, const absl::StatusOr<StepResult>& result) {
+  RankThreads ranks(std::move(faulty.parts), [&](size_t rank, const Worker&, const absl::StatusOr<StepResult>& result) {
     if (result.ok()) return;
     absl::MutexLock lock(&mutex);
     EXPECT_TRUE(ends[rank].ok()) << "a rank ends once";
