@@ -34,6 +34,7 @@ struct FairQueueOptions {
   double output_token_price = 2.0;  // in prompt tokens: a drawn token costs a whole step of its row
   double cached_token_price = 0.1;  // of a prompt, where it was not computed but taken up
   double even_tokens = 2048;        // tenants whose counters are so close are even: who runs less comes first
+  double max_credit = 16384;        // what a tenant keeps of the share that it did not take
   double scored_token_price = 8.0;  // of a prompt that is scored: few fit a step, and each takes the output head
   absl::Duration max_time_to_first_token = absl::InfiniteDuration();  // who would wait longer is refused at once
 };
@@ -166,6 +167,7 @@ class FairQueue {
   std::unique_ptr<Request> Take(TenantAccount& account, Priority priority, size_t index)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, Priority priority, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double CounterOfOthers(const TenantAccount& account, Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftHeldBack(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double IdleCounter(Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -195,8 +197,8 @@ class FairQueue {
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;
   // By class.
-  std::array<double, kNumPriorities> least_counters_ ABSL_GUARDED_BY(mutex_){};  // of the tenant last pulled from
-  std::array<double, kNumPriorities> most_counters_ ABSL_GUARDED_BY(mutex_){};   // of all
+  std::array<double, kNumPriorities> pulled_counters_ ABSL_GUARDED_BY(mutex_){};  // the most of a tenant pulled from
+  std::array<double, kNumPriorities> most_counters_ ABSL_GUARDED_BY(mutex_){};    // of all
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;  // grows with everything that may let a replica start more
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // not OK: no replica is left
