@@ -167,7 +167,7 @@ TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount
   };
   double least = std::numeric_limits<double>::infinity();
   for (const TenantAccount* account : waiting_tenants_[c]) {
-    if (may_be_next(account)) least = std::min(least, account->CounterIn(static_cast<Priority>(c)));
+    if (may_be_next(account)) least = std::min(least, account->CounterIn(priority));
   }
   const auto place = [c, priority](const TenantAccount& tenant) {
     const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
@@ -296,8 +296,8 @@ double FairQueue::IdleCounter(Priority priority) const {
   return waiting_tenants_[c].empty() ? most_counters_[c] : pulled_counters_[c];
 }
 
-// Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
-// full.
+// Names may come from clients of a gateway without end. What is forgotten comes back lifted, its bucket full, and
+// without credit.
 void FairQueue::ForgetIdle() {
   if (accounts_.size() < 2 * num_kept_accounts_) return;
   const absl::Time now = clock_.Now();

@@ -107,7 +107,7 @@ std::pair<double, double> Ledger::CounterOfOthers(const TenantAccount* account, 
   if (some_wait) return {pulled, pulled};
   // A reload may have moved the account of one that nobody here has seen lately, and with it the greatest.
   const auto& [least_most, most_most] = most_[Index(priority)];
-  return {least_most, scene_.plan.num_reloads > 0 ? kNone : most_most};
+  return {least_most, was_ever_reloaded_ ? kNone : most_most};
 }
 
 double Ledger::CreditOf(int tenant) const { return scene_.plan.queue.max_credit / scene_.PolicyOf(tenant).weight; }
@@ -133,7 +133,7 @@ void Ledger::AfterPush(const SimRequest& request) {
   const double after = own.account->CounterIn(request.priority);
   if (had_none_waiting_) {
     // One that has only had places may have been lifted, unseen; and moved by a reload.
-    const double unseen = scene_.plan.num_reloads > 0 ? kNone : most_[c].most;
+    const double unseen = was_ever_reloaded_ ? kNone : most_[c].most;
     const double high = std::max(was_known ? lift_before_push_.second : unseen, counter_before_push_);
     CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
     CHECK(after <= high + Slack(high), "who comes back is lifted no further than to the others");
