@@ -79,7 +79,7 @@ void Scheduler::FindPrompts() {
     });
     prompt.weight = prompt.sequence->request->weight / static_cast<double>(same_tenant);
   }
-  RankPrompts();
+  if (!prompts_.empty()) RankPrompts();
 }
 
 // By class, in a class those first whose tenants were served less, and of these those that need least for their weight:

@@ -15,8 +15,10 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/local_engine.h"
 #include "scheduler/replica.h"
+#include "tests/scheduler/modelled_serving.h"
 
 namespace weft {
 namespace {
@@ -38,8 +40,6 @@ class TimingSink final : public TokenSink {
 
   // For the reader, once the replica has ended.
   absl::Time due() const { return due_; }
-  absl::Duration TimeToFirstToken() const { return times_.front() - due_; }
-  bool HasTokens() const { return !times_.empty(); }
   const std::vector<absl::Time>& times() const { return times_; }
 
  private:
@@ -62,11 +62,12 @@ struct Latencies {
 };
 
 // Of those that were due since.
+template <typename Sinks>
 Latencies LatenciesOf(const Sinks& sinks, absl::Time since = absl::InfinitePast()) {
   std::vector<double> ttft, itl;
   for (const auto& sink : sinks) {
-    if (!sink->HasTokens() || sink->due() < since) continue;
-    ttft.push_back(absl::ToDoubleMilliseconds(sink->TimeToFirstToken()));
+    if (sink->times().empty() || sink->due() < since) continue;
+    ttft.push_back(absl::ToDoubleMilliseconds(sink->times().front() - sink->due()));
     for (size_t i = 1; i < sink->times().size(); ++i) {
       itl.push_back(absl::ToDoubleMilliseconds(sink->times()[i] - sink->times()[i - 1]));
     }
@@ -243,6 +244,41 @@ void BenchIsolation(Settings settings) {
   }
 }
 
+// The same on the modelled machine of the tests: without noise, and the same on every run.
+void BenchModelled(const Settings& settings) {
+  std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
+  for (const int rows : settings.rows) {
+    const EngineLimits limits{settings.max_model_len, 128 * rows, 16, rows, settings.max_num_batched_tokens, 1500};
+    const auto load = [](const char* tenant, const Shape& shape, double rate) {
+      return ModelledLoad{tenant, rate, shape.prompt_tokens, shape.output_tokens};
+    };
+    const auto run = [&](const std::vector<ModelledLoad>& loads, absl::Duration time) {
+      ModelledServing serving(limits, settings.scheduler);
+      const absl::Time begin = serving.Now();
+      const ModelledServing::Sinks sinks = serving.Run(loads, time).front();
+      return std::pair(LatenciesOf(sinks, begin + kWarmUp),
+                       static_cast<double>(sinks.size()) / absl::ToDoubleSeconds(serving.Now() - begin));
+    };
+    const auto capacity = [&](const Shape& shape) { return run({load("all", shape, 5000)}, absl::Seconds(10)).second; };
+    const ModelledLoad victim = load("victim", {}, capacity({}) / 10);
+    const auto print = [rows](const std::string& what, const Latencies& l, const char* unit) {
+      std::printf("| %d | %s | %.2f%s | %.2f%s | %.2f%s | %.2f%s |\n", rows, what.c_str(), l.ttft_p50, unit, l.ttft_p99,
+                  unit, l.itl_p50, unit, l.itl_p99, unit);
+    };
+    const Latencies solo = run({victim}, absl::Seconds(200)).first;
+    print(absl::StrCat("alone, ", solo.count, " requests"), solo, " ms");
+    for (const Shape& shape : kAggressors) {
+      const ModelledLoad aggressor = load("aggressor", shape, 10 * capacity(shape));
+      const Latencies beside = run({victim, aggressor}, absl::Seconds(200)).first;
+      print(absl::StrCat("beside ", shape.name), beside, " ms");
+      print("... times that alone",
+            {beside.ttft_p50 / solo.ttft_p50, beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50,
+             beside.itl_p99 / solo.itl_p99},
+            "");
+    }
+  }
+}
+
 // Streams that decode all the time, and prompts of the greatest length that come in beside them.
 void BenchLongPrompts(Settings settings) {
   constexpr int kStreams = 3;
@@ -282,8 +318,9 @@ void BenchLongPrompts(Settings settings) {
 
 int main(int argc, char** argv) {
   const std::string what = argc > 2 ? argv[2] : "";
-  if (what != "isolation" && what != "long-prompts") {
-    std::fprintf(stderr, "usage: weft_isolation_bench MODEL_DIR isolation|long-prompts [MAX_ITL_MS [ROWS [TIMES]]]\n");
+  if (what != "isolation" && what != "modelled" && what != "long-prompts") {
+    std::fprintf(stderr,
+                 "usage: weft_isolation_bench MODEL_DIR isolation|modelled|long-prompts [MAX_ITL_MS [ROWS [TIMES]]]\n");
     return 2;
   }
   weft::Settings settings{.model_dir = argv[1]};
@@ -291,5 +328,6 @@ int main(int argc, char** argv) {
   if (argc > 4) settings.rows = {std::atoi(argv[4])};
   if (argc > 5) settings.repetitions = std::max(1, std::atoi(argv[5]));
   if (what == "isolation") weft::BenchIsolation(settings);
+  if (what == "modelled") weft::BenchModelled(settings);
   if (what == "long-prompts") weft::BenchLongPrompts(settings);
 }

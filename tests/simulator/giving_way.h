@@ -76,6 +76,13 @@ class GivingWay {
     CHECK(num_tokens <= 1 + static_cast<int>(rows.size()), "whose tenant was served less goes first");
   }
 
+  // One token of those that a preempted sequence computes again draws nothing, but for the last.
+  static bool Draws(const Batch& batch, size_t row) {
+    return std::any_of(batch.sampling.begin(), batch.sampling.end(), [row](const SamplingRow& sampling) {
+      return static_cast<size_t>(sampling.row) == row && !sampling.known.has_value();
+    });
+  }
+
   // A prompt is computed beside one who decodes and comes before it.
   static bool Disturbs(const Batch& batch, const std::vector<SimRequest*>& rows) {
     for (size_t prompt = 0; prompt < rows.size(); ++prompt) {
@@ -84,7 +91,7 @@ class GivingWay {
       for (size_t row = 0; row < rows.size(); ++row) {
         const Request& other = *rows[row]->raw;
         const bool has_output = batch.positions[static_cast<size_t>(batch.row_begin[row])] >= rows[row]->num_prompt();
-        if (NumTokens(batch, row) > 1 || !has_output) continue;
+        if (NumTokens(batch, row) > 1 || !has_output || !Draws(batch, row)) continue;
         if (other.priority > request.priority || WasServedLess(other, request)) return true;
       }
     }
