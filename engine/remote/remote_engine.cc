@@ -10,7 +10,6 @@
 #include "absl/time/clock.h"
 #include "engine/remote/setup_messages.h"
 #include "engine/remote/step_messages.h"
-#include "engine/shared_stopwatch.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
@@ -51,13 +50,13 @@ class RemoteEngine final : public Engine {
   bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < 2 * limits_.num_stages; }
   bool HasInFlight() const override { return !in_flight_.empty(); }
   absl::Status status() const override { return group_->status(); }
-  EngineStats stats() const override { return {.with_work = with_work_.Total(), .ranks = group_->stats()}; }
+  EngineStats stats() const override { return group_->stats(); }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
     if (in_flight_.empty()) {
       since_ = absl::Now();
-      with_work_.Start();
+      group_->work().Start();
     }
     in_flight_.push_back({batch.step, batch.sampling.size()});
     message_.Clear();
@@ -75,7 +74,7 @@ class RemoteEngine final : public Engine {
     const absl::Time now = absl::Now();
     deadline_.Observe(now - std::exchange(since_, now));
     in_flight_.pop_front();
-    if (in_flight_.empty()) with_work_.Stop();
+    if (in_flight_.empty()) group_->work().Stop();
     return result;
   }
 
@@ -108,7 +107,6 @@ class RemoteEngine final : public Engine {
   StepDeadline deadline_;
   std::deque<InFlight> in_flight_;
   absl::Time since_;  // the oldest in flight has been the oldest
-  SharedStopwatch with_work_;
   v1::EngineMessage message_;
 };
 

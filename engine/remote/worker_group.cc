@@ -64,7 +64,7 @@ WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& n
       workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
   digests_.resize(context.plans.size());
-  stats_.resize(context.plans.size());
+  stats_.ranks.resize(context.plans.size());
   for (size_t i = 0; i < workers_.size(); ++i) {
     workers_[i].placed = &context.placement[i];
     workers_[i].seat = std::make_shared<WorkerSeat>(
@@ -157,10 +157,12 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
   WriteSetup(context_.setup, assignment);
   assignment.set_config_sha256(context_.config_digest);
   assignment.set_scope(scope_);
-  assignment.set_address(context_.address);
   assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
   const PlacedWorker& placed = *workers_[index].placed;
-  assignment.set_threads_per_rank(placed.node_rank == 0 ? context_.threads_per_rank : 0);
+  if (placed.node_rank == 0) {
+    assignment.set_address(context_.address);
+    assignment.set_threads_per_rank(context_.threads_per_rank);
+  }
   for (const PlacedRank& rank : placed.ranks) {
     const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
     v1::RankPlace& place = *assignment.add_ranks();
@@ -242,8 +244,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
       case v1::WorkerMessage::kHeartbeat:
         worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
         for (const v1::RankStats& stats : message.heartbeat().stats()) {
-          if (IsRank(stats.rank())) stats_[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+          if (IsRank(stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
         }
+        stats_.with_work = work_.Total();
         break;
       default:
         break;
@@ -290,7 +293,7 @@ std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
   return digests_;
 }
 
-std::vector<RankStats> WorkerGroup::stats() const {
+EngineStats WorkerGroup::stats() const {
   absl::MutexLock lock(&mutex_);
   return stats_;
 }

@@ -18,6 +18,7 @@
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
 #include "engine/remote/worker_seat.h"
+#include "engine/shared_stopwatch.h"
 #include "engine/weight_digest.h"
 #include "kernels/device.h"
 #include "weft/v1/worker.pb.h"
@@ -63,8 +64,10 @@ class WorkerGroup {
   using Digests = std::vector<TensorDigest>;
   std::vector<Digests> digests() const;  // by rank
 
-  // What ranks counted when they were last heard of, some of a second ago; by rank.
-  std::vector<RankStats> stats() const;
+  // As of when a rank was last heard of, some of a second ago.
+  EngineStats stats() const;
+  // Runs while steps are under way; for the one who sends them.
+  SharedStopwatch& work() { return work_; }
 
   void Send(const v1::EngineMessage& message);
 
@@ -121,7 +124,8 @@ class WorkerGroup {
   std::vector<Worker> workers_;
   mutable absl::Mutex mutex_;
   std::vector<Digests> digests_ ABSL_GUARDED_BY(mutex_);  // by rank
-  std::vector<RankStats> stats_ ABSL_GUARDED_BY(mutex_);  // by rank
+  SharedStopwatch work_;
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::StepDone> results_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
