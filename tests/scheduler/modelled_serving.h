@@ -49,6 +49,8 @@ class ModelledEngine final : public Engine {
     in_flight_.push_back({busy_until_, std::move(result)});
   }
 
+  absl::Status status() const override { return absl::OkStatus(); }
+  EngineStats stats() const override { return {}; }
   absl::StatusOr<StepResult> Collect() override {
     StepResult result = std::move(in_flight_.front().result);
     in_flight_.pop_front();
