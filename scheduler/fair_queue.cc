@@ -24,8 +24,9 @@ FairQueue::~FairQueue() = default;
 void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
   absl::MutexLock lock(&mutex_);
   policies_ = std::move(policies);
+  std::vector<TenantAccount*> held_back;
   for (auto& [name, account] : accounts_) {
-    const bool was_held_back = !account->MayRun();
+    if (!account->MayRun()) held_back.push_back(account.get());
     const double old_weight = account->policy.weight;
     account->policy = policies_->For(name);
     // What it is ahead of others, or behind, was counted by its old weight.
@@ -35,8 +36,10 @@ void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
       double& most = most_counters_[static_cast<size_t>(p)];
       most = std::max(most, account->CounterIn(p));
     }
-    if (was_held_back) LiftHeldBack(*account);
   }
+  // By all others' new counters, and in an order that is not the hash's, for one who is lifted counts for the next.
+  std::sort(held_back.begin(), held_back.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+  for (TenantAccount* account : held_back) LiftHeldBack(*account);
   ++version_;
 }
 

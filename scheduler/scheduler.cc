@@ -271,6 +271,8 @@ std::vector<Scheduler::Survivor> Scheduler::Abort() {
   SweepLeaving();
   for (auto& request : std::exchange(preempted_, {})) survivors.push_back({std::move(request), false});
   pool_.ForgetContent();
+  misfits_.clear();
+  room_for_.reset();
   return survivors;
 }
 

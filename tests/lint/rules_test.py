@@ -150,7 +150,7 @@ class RulesTest(unittest.TestCase):
         )
 
     def test_one_wire(self):
-        inside = ["server/a.cc", "engine/remote_engine.h", "engine/worker_service.cc"]
+        inside = ["server/a.cc", "engine/remote/remote_engine.h", "engine/remote/worker_process.cc"]
         for header in ("grpcpp/grpcpp.h", "google/protobuf/message.h", "weft/v1/inference.pb.h"):
             self.wall("one_wire", header, inside, ["engine/worker.cc", "scheduler/a.cc", "kernels/a.cc"])
 

@@ -27,13 +27,17 @@ void World::StartReplica(size_t index) {
   host.moment = [this] { return scene_.moment; };
   auto engine = std::make_unique<SimEngine>(plan.limits, plan.max_in_flight, std::move(host));
   r.engine = engine.get();
-  r.replica =
-      std::make_unique<Replica>(static_cast<int>(index), std::move(engine), plan.scheduler, dispatcher_, scene_.clock);
-  r.pacing.emplace(plan);
-  r.giving_way.emplace(plan);
+  if (r.dead != nullptr) {
+    r.replica = std::move(r.dead);
+    r.replica->Revive(std::move(engine));
+  } else {
+    r.replica = std::make_unique<Replica>(static_cast<int>(index), std::move(engine), plan.scheduler, dispatcher_,
+                                          scene_.clock);
+    r.pacing.emplace(plan);
+    r.giving_way.emplace(plan);
+  }
   r.phase = Phase::kPull;
   r.restarts = false;
-  r.num_steps = 0;
   scene_.trace.Note("replica starts", static_cast<int64_t>(index));
   Schedule(0, Kind::kTurn, index, ++r.turn);
 }
@@ -124,7 +128,7 @@ void World::Collect(size_t index) {
   if (r.replica->status().ok()) return;
   scene_.trace.Note("replica dies", static_cast<int64_t>(index), static_cast<int64_t>(in_steps.size()));
   ++totals_.num_deaths;
-  blame_.OnDeath(in_steps);
+  if (!absl::IsUnavailable(r.replica->status())) blame_.OnDeath(in_steps);
   whereabouts_.AfterDeath(static_cast<int>(index));
 }
 
@@ -143,15 +147,17 @@ void World::Publish(size_t index) {
   r.phase = Phase::kPull;
 }
 
-// Joins the thread of a replica that died. The supervisor starts another in its place, or gives up.
+// A replica whose engine died waits for another, or ends.
 void World::Bury(size_t index) {
   SimReplica& r = replicas_[index];
   const Stats stats = r.replica->scheduler().stats();
   CHECK(stats.num_running == 0 && stats.num_free_blocks == stats.num_blocks, "the dead hold nothing");
-  AddStats(stats);
-  r.replica = nullptr;
+  CHECK(stats.num_cached_blocks == 0, "nothing is taken up of what a dead engine held");
   r.phase = Phase::kDead;
   r.restarts = num_restarts_left_ > 0;
+  if (!r.restarts) AddStats(stats);
+  r.dead = r.restarts ? std::move(r.replica) : nullptr;
+  r.replica = nullptr;
   if (r.restarts) {
     --num_restarts_left_;
     Schedule(random_.Between(0, scene_.plan.restart_us), Kind::kRestart, index);

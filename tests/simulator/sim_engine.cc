@@ -121,7 +121,8 @@ absl::StatusOr<StepResult> SimEngine::Collect() {
       Execute(oldest);
       [[fallthrough]];
     case StepFault::kDiesBefore:
-      return death_ = absl::InternalError("the engine died");
+      // Some die of their batch, others are killed.
+      return death_ = oldest.batch.step % 3 == 0 ? absl::UnavailableError("killed") : absl::InternalError("it died");
     case StepFault::kComesTwice:
       if (last_.step < oldest.batch.step && !last_.tokens.empty()) return last_;
       break;

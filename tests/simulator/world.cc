@@ -60,6 +60,7 @@ Totals World::Run() {
   for (const SimReplica& replica : replicas_) {
     CHECK(replica.phase == Phase::kDrained || replica.phase == Phase::kDead, "every replica has noticed the end");
     if (replica.replica != nullptr) AddStats(replica.replica->stats());
+    if (replica.dead != nullptr) AddStats(replica.dead->stats());
   }
   CHECK(scene_.queue.drained(), "the queue is empty");
   CheckReaders();

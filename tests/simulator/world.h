@@ -83,6 +83,7 @@ class World {
   enum class Phase { kPull, kSubmit, kCollect, kPublish, kIdle, kDrained, kDead };
   struct SimReplica {
     std::unique_ptr<Replica> replica;  // null: dead
+    std::unique_ptr<Replica> dead;     // waits for another engine
     SimEngine* engine = nullptr;       // the replica's
     std::optional<Pacing> pacing;
     std::optional<GivingWay> giving_way;
