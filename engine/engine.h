@@ -1,14 +1,17 @@
 // An Engine executes batches on a group of devices, in the order of their submission.
 //
-// Owned by one Replica and called from its thread only. Two kinds: LocalEngine (workers are threads of this process)
-// and, across processes, RemoteEngine; tests have a fake.
+// Owned by one Replica and called from its thread only, but for stats(). Two kinds: LocalEngine (workers are threads of
+// this process) and, across processes, RemoteEngine; tests have a fake.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/batch.h"
+#include "engine/engine_stats.h"
 
 namespace weft {
 
@@ -44,6 +47,12 @@ class Engine {
   // in flight is lost, and every later call fails likewise. Unavailable: it was lost to something outside (a process
   // was killed, a host cut off), which no batch is to blame for; with any other error one in flight may be.
   virtual absl::StatusOr<StepResult> Collect() = 0;
+
+  // Not OK once it is known to be dead, also between steps.
+  virtual absl::Status status() const = 0;
+
+  // How the ranks spend their time. Thread-safe; slows nothing down.
+  virtual EngineStats stats() const = 0;
 };
 
 // Opens the engines of a server's replicas, again where one has died. Thread-safe, for different replicas.
@@ -59,6 +68,9 @@ class EngineSource {
 
   // Ends every Open that waits for something, now and from now on.
   virtual void Cancel() = 0;
+
+  // From now on called, on any thread, when an engine may have died between steps; null: nobody any more.
+  virtual void SetOnDeath(std::function<void()> on_death) = 0;
 };
 
 }  // namespace weft

@@ -2,14 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
-#include "engine/model_manifest.h"
+#include "engine/model_dir.h"
 #include "engine/parallel_plan.h"
 #include "engine/parallel_sizes.h"
 #include "engine/weight_options.h"
@@ -18,8 +16,7 @@
 namespace weft {
 
 struct EngineSetup {
-  std::string model_dir;
-  std::shared_ptr<const ModelManifest> manifest;  // of model_dir, or null; shared with whoever reads it; see ModelDir
+  ModelDir model_dir;
   WeightOptions weights;
   DeviceOptions device;
   ParallelSizes parallel;

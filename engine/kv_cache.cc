@@ -28,6 +28,13 @@ absl::StatusOr<KvCache> KvCache::Allocate(const ModelConfig& config, const Paral
   return cache;
 }
 
+int64_t KvCache::bytes() const {
+  size_t bytes = 0;
+  for (const Buffer& buffer : keys_) bytes += buffer.bytes();
+  for (const Buffer& buffer : values_) bytes += buffer.bytes();
+  return static_cast<int64_t>(bytes);
+}
+
 KvView KvCache::Layer(int layer) const {
   KvView view = view_;
   view.keys = keys_[static_cast<size_t>(layer)].data();

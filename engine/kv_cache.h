@@ -30,6 +30,7 @@ class KvCache {
   static int64_t BlockBytes(const ModelConfig& config, const ParallelPlan& plan, int block_size, DType dtype);
 
   KvView Layer(int layer) const;  // of the rank's, from 0
+  int64_t bytes() const;
 
  private:
   explicit KvCache(const KvView& view) : view_(view) {}

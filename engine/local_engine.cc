@@ -8,6 +8,7 @@
 #include "engine/parallel_plan.h"
 #include "engine/rank_parts.h"
 #include "engine/rank_threads.h"
+#include "engine/shared_stopwatch.h"
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -18,17 +19,19 @@ namespace {
 class LocalEngine final : public Engine {
  public:
   LocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks)
-      : limits_(limits), ranks_(std::move(ranks), [this](size_t rank, absl::StatusOr<StepResult> result) {
-          if (!result.ok() || ranks_.worker(rank).IsReporter()) results_.Push(std::move(result));
+      : limits_(limits),
+        ranks_(std::move(ranks), [this](size_t, const Worker& worker, absl::StatusOr<StepResult> result) {
+          if (!result.ok() || worker.IsReporter()) results_.Push(std::move(result));
         }) {}
 
   const EngineLimits& limits() const override { return limits_; }
   bool HasRoom() const override { return num_in_flight_ < 2 * limits_.num_stages; }
   bool HasInFlight() const override { return num_in_flight_ > 0; }
+  absl::Status status() const override { return error_; }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
-    ++num_in_flight_;
+    if (num_in_flight_++ == 0) with_work_.Start();
     ranks_.Push(batch);
   }
 
@@ -37,14 +40,21 @@ class LocalEngine final : public Engine {
     if (!error_.ok()) return error_;
     absl::StatusOr<StepResult> result = *results_.Pop();
     error_ = result.status();
-    --num_in_flight_;
+    if (--num_in_flight_ == 0) with_work_.Stop();
     return result;
+  }
+
+  EngineStats stats() const override {
+    EngineStats stats{.with_work = with_work_.Total()};
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) stats.ranks.push_back(ranks_.worker(rank).stats());
+    return stats;
   }
 
  private:
   const EngineLimits limits_;
   Channel<absl::StatusOr<StepResult>> results_;
   int num_in_flight_ = 0;
+  SharedStopwatch with_work_;
   absl::Status error_;
   RankThreads ranks_;  // last: its threads use the rest
 };
@@ -72,7 +82,7 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
                                                                  int num_replicas) {
   ASSIGN_OR_RETURN(std::vector<ParallelPlan> plans, MakePlans(config, setup.parallel));
   ASSIGN_OR_RETURN(const EngineLimits limits, LimitsFor(config, setup, plans));
-  ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadRanks(config, setup, plans));
+  ASSIGN_OR_RETURN(std::vector<SharedWeights> weights, LoadWeights(config, setup, plans));
   EngineSetup of_rank = setup;
   of_rank.weights.observer = {};  // they are loaded
   const int num_ranks = num_replicas * static_cast<int>(plans.size());
@@ -83,11 +93,11 @@ absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConf
 }
 
 // By all threads of the device, whose memory outlives its backend.
-absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadRanks(
+absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadWeights(
     const ModelConfig& config, const EngineSetup& setup, const std::vector<ParallelPlan>& plans) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, OpenDevice(setup.device));
   ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
-                   LoadRankWeights({setup.model_dir, setup.manifest}, config, plans, setup.weights, *backend));
+                   LoadRankWeights(setup.model_dir, config, plans, setup.weights, *backend));
   std::vector<SharedWeights> ranks;
   for (ModelWeights& weights : loaded) ranks.push_back(std::make_shared<const ModelWeights>(std::move(weights)));
   return ranks;

@@ -1,7 +1,9 @@
 // Engines whose ranks are threads of this process.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,7 +27,8 @@ class LocalEngines final : public EngineSource {
 
   absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
   const EngineLimits& limits() const override { return limits_; }
-  void Cancel() override {}  // nothing here waits
+  void Cancel() override {}                           // nothing here waits
+  void SetOnDeath(std::function<void()>) override {}  // these die in steps alone
 
  private:
   using SharedWeights = std::shared_ptr<const ModelWeights>;
@@ -33,8 +36,8 @@ class LocalEngines final : public EngineSource {
   LocalEngines(const ModelConfig& config, const EngineSetup& setup, std::vector<ParallelPlan> plans,
                const EngineLimits& limits)
       : config_(config), setup_(setup), plans_(std::move(plans)), limits_(limits) {}
-  static absl::StatusOr<std::vector<SharedWeights>> LoadRanks(const ModelConfig& config, const EngineSetup& setup,
-                                                              const std::vector<ParallelPlan>& plans);
+  static absl::StatusOr<std::vector<SharedWeights>> LoadWeights(const ModelConfig& config, const EngineSetup& setup,
+                                                                const std::vector<ParallelPlan>& plans);
 
   const ModelConfig config_;
   const EngineSetup setup_;  // its device's threads are those of one rank

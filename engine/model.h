@@ -36,6 +36,7 @@ class Model {
   Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);
   Tensor Logits(const StepInput& input, Tensor hidden);  // the last stage: [R, vocab of the rank]
 
+  const ModelWeights& weights() const { return *weights_; }
   // Null for a dense model.
   const MoeMlp* moe() const { return moe_.has_value() ? &*moe_ : nullptr; }
 

@@ -83,6 +83,7 @@ absl::StatusOr<ModelManifest> ModelManifest::Parse(std::string file, absl::strin
     if (!added) return Invalid(file, absl::StrCat("files[", i, "].path ", Quoted(it->first), " stands twice"));
   }
   manifest.file_ = std::move(file);
+  manifest.text_ = std::string(text);
   manifest.digest_ = Sha256Hex(text);
   return manifest;
 }

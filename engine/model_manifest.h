@@ -28,6 +28,7 @@ class ModelManifest {
   static absl::StatusOr<ModelManifest> Parse(std::string file, absl::string_view text);
 
   const std::string& file() const { return file_; }
+  const std::string& text() const { return text_; }  // what was parsed
   // SHA-256 of the manifest itself, in hex: names the whole model.
   const std::string& digest() const { return digest_; }
 
@@ -49,6 +50,7 @@ class ModelManifest {
   ModelManifest() = default;
 
   std::string file_;
+  std::string text_;
   std::string digest_;
   absl::flat_hash_map<std::string, Entry> entries_;
 };

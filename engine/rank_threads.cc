@@ -30,7 +30,7 @@ void RankThreads::Run(size_t index) {
     absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
     const bool is_ok = result.ok();
     if (!is_ok) Abort(result.status());
-    on_step_(index, std::move(result));
+    on_step_(index, rank.worker, std::move(result));
     if (!is_ok) return;
   }
 }

@@ -19,8 +19,8 @@ namespace weft {
 // here, which may wait for it; each then ends in an error of its own, and takes no more batches.
 class RankThreads {
  public:
-  // Called on the rank's thread after each step; `rank` counts the ranks here.
-  using OnStep = std::function<void(size_t rank, absl::StatusOr<StepResult> result)>;
+  // Called on the rank's thread after each step, also while this is destroyed; `rank` counts the ranks here.
+  using OnStep = std::function<void(size_t rank, const Worker& worker, absl::StatusOr<StepResult> result)>;
 
   RankThreads(std::vector<WorkerParts> ranks, OnStep on_step);
   ~RankThreads();  // ends the steps under way, and joins

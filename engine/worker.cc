@@ -1,18 +1,32 @@
 #include "engine/worker.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "engine/stored_bytes.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
 
+Worker::Worker(WorkerParts parts)
+    : parts_(std::move(parts)),
+      recorder_({.stage = parts_.plan.stage,
+                 .tp_rank = parts_.plan.tp_rank,
+                 .weight_bytes = StoredBytes(parts_.model.weights()),
+                 .kv_cache_bytes = parts_.kv_cache.bytes()},
+                parts_.tensor_group.get(), parts_.stages.get()) {}
+
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
+  step_.store(batch.step, std::memory_order_relaxed);
+  recorder_.BeginStep();
   const absl::Time begin = absl::Now();
   StepResult result{.step = batch.step};
   result.tokens = RunStage(batch);
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   RETURN_IF_ERROR(GroupStatus());
+  RETURN_IF_ERROR(RecordExpertLoad());
+  recorder_.EndStep();
   result.compute_time = absl::Now() - begin;
   return result;
 }
@@ -44,6 +58,25 @@ absl::Status Worker::GroupStatus() const {
   if (parts_.tensor_group != nullptr) RETURN_IF_ERROR(parts_.tensor_group->status());
   if (parts_.stages != nullptr) RETURN_IF_ERROR(parts_.stages->status());
   return absl::OkStatus();
+}
+
+absl::Status Worker::RecordExpertLoad() {
+  if (parts_.model.moe() == nullptr || !recorder_.WantsExpertLoad()) return absl::OkStatus();
+  parts_.model.moe()->CopyLoad(expert_load_);
+  RETURN_IF_ERROR(parts_.backend->Synchronize());
+  recorder_.SetExpertLoad(expert_load_);
+  return absl::OkStatus();
+}
+
+std::vector<Worker::Wait> Worker::waits() const {
+  std::vector<Wait> waits;
+  const auto add = [&waits](absl::string_view name, const std::unique_ptr<Communicator>& group) {
+    if (group == nullptr) return;
+    if (std::optional<CommWait> op = group->waiting(); op.has_value()) waits.push_back({name, *std::move(op)});
+  };
+  add("tensor group", parts_.tensor_group);
+  add("stages", parts_.stages);
+  return waits;
 }
 
 void Worker::Abort(const absl::Status& status) {

@@ -1,16 +1,20 @@
 // One rank of an engine: takes batches, runs its stage of the model, and hands on or samples.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
 #include "engine/model.h"
 #include "engine/pipeline_parallel.h"
+#include "engine/rank_recorder.h"
 #include "engine/sampler.h"
 #include "engine/step_input.h"
 #include "kernels/backend.h"
@@ -34,7 +38,7 @@ struct WorkerParts {
 // The worker of every rank, from the thread of an engine or as a process of its own.
 class Worker {
  public:
-  explicit Worker(WorkerParts parts) : parts_(std::move(parts)) {}
+  explicit Worker(WorkerParts parts);
 
   // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
   // final.
@@ -43,14 +47,31 @@ class Worker {
   // Ends a step that waits for other ranks. Thread-safe.
   void Abort(const absl::Status& status);
 
+  // Thread-safe; a step doesn't wait for it.
+  RankStats stats() const { return recorder_.stats(); }
+
+  // The step that it is in, or was in last; -1: none yet. Thread-safe.
+  int64_t step() const { return step_.load(std::memory_order_relaxed); }
+
+  // The ops that it waits in for other ranks, for a watchdog: none, or one. Thread-safe.
+  struct Wait {
+    absl::string_view group;  // "tensor group" or "stages"
+    CommWait op;
+  };
+  std::vector<Wait> waits() const;
+
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
  private:
   std::vector<SampledToken> RunStage(Batch& batch);
   absl::Status GroupStatus() const;
+  absl::Status RecordExpertLoad();
 
   WorkerParts parts_;
+  std::atomic<int64_t> step_ = -1;
+  RankRecorder recorder_;
+  ExpertLoad expert_load_;  // kept for its memory
 };
 
 }  // namespace weft

@@ -333,6 +333,11 @@ void FairQueue::WaitForChange(uint64_t version, absl::Time until) {
   mutex_.AwaitWithDeadline(absl::Condition(&changed), until);
 }
 
+void FairQueue::Wake() {
+  absl::MutexLock lock(&mutex_);
+  ++version_;
+}
+
 uint64_t FairQueue::version() const {
   absl::MutexLock lock(&mutex_);
   return version_;

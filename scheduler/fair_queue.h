@@ -123,6 +123,8 @@ class FairQueue {
 
   // Blocks until something may be pulled that couldn't be at `version`, or the queue may have become empty, or `until`.
   void WaitForChange(uint64_t version, absl::Time until);
+  // Ends the waits there are, because something else has changed that a waiter looks at.
+  void Wake();
   uint64_t version() const;
 
   // No new work from now on; what waits may still be pulled, and what runs be given back.

@@ -78,6 +78,10 @@ bool Replica::AdmitArrivals() {
   if (!status().ok()) return false;
   for (PullWork(); !HasWork(); PullWork()) {
     if (dispatcher_.queue().drained()) return false;
+    if (const absl::Status death = engine_->status(); !death.ok()) {
+      Die(death);
+      return false;
+    }
     dispatcher_.queue().WaitForChange(queue_version_, look_again_);
   }
   return true;

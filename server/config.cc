@@ -50,6 +50,23 @@ absl::Status CheckListeners(const Config& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckWorkers(const Config& config) {
+  const WorkerOptions& workers = config.workers;
+  if (workers.num_nodes == 1) {
+    if (workers.coordinator.empty()) return absl::OkStatus();
+    return Refuse("coordinator", "nobody joins there unless num-nodes is more than 1");
+  }
+  if (workers.kind != WorkerKind::kProcesses) return Refuse("num-nodes", "several hosts need --workers process");
+  if (workers.coordinator.find(':') == std::string::npos) {
+    return Refuse("coordinator", "say host:port, as the other hosts reach this one");
+  }
+  if (workers.tls_cert_file.empty() || workers.tls_key_file.empty() || workers.tls_ca_file.empty()) {
+    return Refuse("worker-tls-cert",
+                  "hosts talk over mutual TLS, which needs worker-tls-cert, worker-tls-key and worker-tls-ca");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<int>> ParsePipelineLayers(const std::string& text) {
@@ -72,6 +89,7 @@ absl::Status Config::Validate() const {
   }
   RETURN_IF_ERROR(CheckSizes(*this));
   RETURN_IF_ERROR(ParsePipelineLayers(engine.pipeline_layers).status());
+  RETURN_IF_ERROR(CheckWorkers(*this));
   return CheckListeners(*this);
 }
 

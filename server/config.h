@@ -15,6 +15,7 @@
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
 #include "server/restart_policy.h"
+#include "server/worker_options.h"
 
 namespace weft {
 
@@ -91,6 +92,7 @@ struct LogOptions {
 struct Config {
   ModelOptions model;
   EngineOptions engine;
+  WorkerOptions workers;
   QueueOptions queue;
   HttpOptions http;
   GrpcOptions grpc;

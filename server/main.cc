@@ -12,18 +12,20 @@
 #include "server/nearest_name.h"
 #include "server/serve.h"
 #include "server/version.h"
+#include "server/worker.h"
 
 namespace {
 
 constexpr char kUsage[] = R"(usage: weft COMMAND [ARGUMENTS]
 
   serve     serve a language model over HTTP and gRPC; weft serve --help tells all about it
+  worker    compute a share of a model for a serve on another host
   doctor    look at this machine, and say what to mend before serving on it
   manifest  write down what the files of a model directory are, for weft serve --manifest
   version   say what this binary is
 )";
 
-const std::vector<std::string> kCommands = {"serve", "doctor", "manifest", "version", "help"};
+const std::vector<std::string> kCommands = {"serve", "worker", "doctor", "manifest", "version", "help"};
 
 std::vector<std::string> Environment() {
   std::vector<std::string> variables;
@@ -33,6 +35,7 @@ std::vector<std::string> Environment() {
 
 int Run(const std::string& command, const std::vector<std::string>& args) {
   if (command == "serve") return weft::ServeMain(args, Environment());
+  if (command == "worker") return weft::WorkerMain(args, Environment());
   if (command == "doctor") return weft::DoctorMain(std::cout);
   if (command == "manifest") return weft::ManifestMain(args, std::cout, std::cerr);
   if (command == "version" || command == "--version") {

@@ -8,6 +8,7 @@ namespace weft {
 ReplicaSet::ReplicaSet(std::vector<std::unique_ptr<Engine>> engines, const SchedulerOptions& options,
                        const RestartOptions& restarts, const Parts& parts, std::function<void(const Change&)> on_change)
     : queue_(parts.dispatcher.queue()),
+      source_(parts.source),
       keeper_(parts.source, static_cast<int>(engines.size()), restarts, parts.clock,
               [this, on_change = std::move(on_change)](int replica, ReplicaState state, const absl::Status& why) {
                 queue_.SetNumReplicas(std::max(1, NumIn(ReplicaState::kUp)));
@@ -17,6 +18,7 @@ ReplicaSet::ReplicaSet(std::vector<std::unique_ptr<Engine>> engines, const Sched
     const auto id = static_cast<int>(replicas_.size());
     replicas_.push_back(std::make_unique<Replica>(id, std::move(engine), options, parts.dispatcher, parts.clock));
   }
+  source_.SetOnDeath([this] { queue_.Wake(); });
   for (size_t i = 0; i < replicas_.size(); ++i) {
     replicas_[i]->Start(
         [this, id = static_cast<int>(i)](const absl::Status& death) { return keeper_.Reopen(id, death); });
@@ -29,6 +31,7 @@ void ReplicaSet::End() {
   queue_.Close();
   keeper_.Stop();
   for (const auto& replica : replicas_) replica->Join();
+  source_.SetOnDeath(nullptr);
 }
 
 int ReplicaSet::NumIn(ReplicaState state) const {

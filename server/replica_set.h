@@ -43,6 +43,7 @@ class ReplicaSet {
 
  private:
   FairQueue& queue_;
+  EngineSource& source_;
   EngineKeeper keeper_;
   std::vector<std::unique_ptr<Replica>> replicas_;  // by id
 };

@@ -1,13 +1,17 @@
 #include "server/served_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "engine/local_engine.h"
 #include "engine/memory_need.h"
+#include "engine/remote/remote_engine.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/status_macros.h"
 #include "server/engine_keeper.h"
@@ -15,6 +19,8 @@
 #include "server/manifest_file.h"
 #include "server/model_fingerprint.h"
 #include "server/text/stand_in_tokenizer.h"
+#include "server/version.h"
+#include "spdlog/spdlog.h"
 
 namespace weft {
 namespace {
@@ -135,6 +141,33 @@ EngineSetup EngineOptionsFor(const Config& config) {
   return options;
 }
 
+std::string HostOf(const std::string& host_port) { return host_port.substr(0, host_port.rfind(':')); }
+
+RemoteOptions RemoteOptionsFor(const Config& config) {
+  const WorkerOptions& workers = config.workers;
+  RemoteOptions options{.num_replicas = config.engine.replicas,
+                        .num_nodes = workers.num_nodes,
+                        .coordinator = {.version = std::string(Version()),
+                                        .num_nodes = workers.num_nodes,
+                                        .address = workers.coordinator,
+                                        .tls = {workers.tls_cert_file, workers.tls_key_file, workers.tls_ca_file},
+                                        .log = [](absl::string_view line) { spdlog::warn("{}", std::string(line)); }},
+                        .address = HostOf(workers.coordinator),
+                        .command = absl::StrSplit(workers.wrapper, ' ', absl::SkipEmpty()),
+                        .join_timeout = workers.join_timeout,
+                        .step_timeout = workers.step_timeout};
+  // By our own process: the same build, also when another has been installed meanwhile.
+  options.command.push_back(absl::StrCat("/proc/", getpid(), "/exe"));
+  options.command.push_back("worker");
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<EngineSource>> OpenEngineSource(const Config& config, const ModelConfig& model,
+                                                               const EngineSetup& setup) {
+  if (config.workers.kind == WorkerKind::kThreads) return LocalEngines::Load(model, setup, config.engine.replicas);
+  return RemoteEngines::Start(model, setup, RemoteOptionsFor(config));
+}
+
 // The tokenizer's end of sequence counts too: of some families config.json names only the base model's.
 std::vector<int32_t> EosIds(const ModelConfig& config, const Tokenizer& tokenizer) {
   std::vector<int32_t> ids = config.eos_token_ids;
@@ -169,11 +202,11 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   phases.End("chat_template", 0.11);
 
   EngineSetup options = EngineOptionsFor(config);
-  options.manifest = files.manifest;
+  options.model_dir = files;
   RETURN_IF_ERROR(SizeContext(config.model, config.engine, model_config, options));
   RETURN_IF_ERROR(CheckMachine(config, model_config, options, model.warnings));
   options.weights.observer = phases.Observe("weights", 0.95);
-  ASSIGN_OR_RETURN(model.engine_source, LocalEngines::Load(model_config, options, config.engine.replicas));
+  ASSIGN_OR_RETURN(model.engine_source, OpenEngineSource(config, model_config, options));
   phases.End("weights", 0.95);
   if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
     model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",

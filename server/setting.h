@@ -15,6 +15,7 @@
 #include "engine/weight_options.h"
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
+#include "server/worker_options.h"
 
 namespace weft {
 
@@ -71,7 +72,7 @@ struct WordSetting {
 
 using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, FractionSetting, BytesSetting,
                                 DurationSetting, WordSetting<std::string>, WordSetting<LoadFormat>,
-                                WordSetting<PrefixCache>, WordSetting<std::optional<DType>>>;
+                                WordSetting<PrefixCache>, WordSetting<WorkerKind>, WordSetting<std::optional<DType>>>;
 
 // Reads `texts` (one, but for a list) into the setting. The message says what is wrong and what would be right, without
 // the setting's name. What was there stays on error.

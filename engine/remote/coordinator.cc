@@ -85,9 +85,9 @@ class Coordinator::Service final : public v1::Workers::Service {
     if (!first.has_hello()) return TurnAway(*context, grpc::INVALID_ARGUMENT, "it doesn't say who it is");
     const v1::Hello& hello = first.hello();
     if (hello.protocol() != kWorkerProtocol || hello.version() != options_.version) {
-      return TurnAway(*context, grpc::FAILED_PRECONDITION,
-                      absl::StrCat("it is version ", hello.version().substr(0, 64), ", the server is ",
-                                   options_.version));
+      return TurnAway(
+          *context, grpc::FAILED_PRECONDITION,
+          absl::StrCat("it is version ", hello.version().substr(0, 64), ", the server is ", options_.version));
     }
     const std::shared_ptr<WorkerSeat> seat = FindSeat(hello, *context);
     if (seat == nullptr) {

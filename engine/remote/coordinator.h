@@ -1,5 +1,5 @@
-// Where worker processes join: a gRPC server on a Unix socket and, for workers on other hosts, on an address with mutual
-// TLS.
+// Where worker processes join: a gRPC server on a Unix socket and, for workers on other hosts, on an address with
+// mutual TLS.
 #pragma once
 
 #include <functional>

@@ -30,7 +30,8 @@ struct PlacedWorker {
 };
 
 // Hosts have equal parts of the ranks, in their order. On the server's host each rank is a process of its own; on any
-// other they are threads of the one worker there. Error: InvalidArgument "num-nodes: ..." when hosts don't divide ranks.
+// other they are threads of the one worker there. Error: InvalidArgument "num-nodes: ..." when hosts don't divide
+// ranks.
 absl::StatusOr<std::vector<PlacedWorker>> PlaceRanks(const ParallelSizes& sizes, int num_nodes);
 
 // "rank 3", "ranks 4, 5".

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "engine/remote/setup_messages.h"
 #include "engine/remote/step_messages.h"
+#include "engine/shared_stopwatch.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
@@ -49,10 +50,14 @@ class RemoteEngine final : public Engine {
   bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < 2 * limits_.num_stages; }
   bool HasInFlight() const override { return !in_flight_.empty(); }
   absl::Status status() const override { return group_->status(); }
+  EngineStats stats() const override { return {.with_work = with_work_.Total(), .ranks = group_->stats()}; }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
-    if (in_flight_.empty()) since_ = absl::Now();
+    if (in_flight_.empty()) {
+      since_ = absl::Now();
+      with_work_.Start();
+    }
     in_flight_.push_back({batch.step, batch.sampling.size()});
     message_.Clear();
     WriteStep(batch, *message_.mutable_step());
@@ -69,6 +74,7 @@ class RemoteEngine final : public Engine {
     const absl::Time now = absl::Now();
     deadline_.Observe(now - std::exchange(since_, now));
     in_flight_.pop_front();
+    if (in_flight_.empty()) with_work_.Stop();
     return result;
   }
 
@@ -101,6 +107,7 @@ class RemoteEngine final : public Engine {
   StepDeadline deadline_;
   std::deque<InFlight> in_flight_;
   absl::Time since_;  // the oldest in flight has been the oldest
+  SharedStopwatch with_work_;
   v1::EngineMessage message_;
 };
 
@@ -111,8 +118,7 @@ RemoteEngines::RemoteEngines(const ModelConfig& config, const EngineSetup& setup
 
 RemoteEngines::~RemoteEngines() = default;
 
-absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelConfig& config,
-                                                                    const EngineSetup& setup,
+absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelConfig& config, const EngineSetup& setup,
                                                                     const RemoteOptions& options) {
   if (options.num_nodes > 1 && options.num_replicas > 1) {
     return absl::InvalidArgumentError(
@@ -122,7 +128,7 @@ absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelC
   ASSIGN_OR_RETURN(engines->plans_, MakePlans(config, setup.parallel));
   ASSIGN_OR_RETURN(engines->limits_, LimitsFor(config, setup, engines->plans_));
   ASSIGN_OR_RETURN(engines->placement_, PlaceRanks(setup.parallel, options.num_nodes));
-  ASSIGN_OR_RETURN(engines->config_digest_, ConfigDigest(setup.model_dir));
+  ASSIGN_OR_RETURN(engines->config_digest_, ConfigDigest(setup.model_dir.path));
   ASSIGN_OR_RETURN(engines->coordinator_, Coordinator::Start(options.coordinator));
   return engines;
 }
@@ -134,14 +140,14 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
                                    .plans = plans_,
                                    .placement = placement_,
                                    .config_digest = config_digest_,
+                                   .address = options_.address,
                                    .threads_per_rank = std::max(1, NumThreads(setup_.device) / num_here),
                                    .command = options_.command,
                                    .join_timeout = options_.join_timeout,
                                    .peer_timeout = std::max(absl::Seconds(60), options_.step_timeout * 2),
                                    .coordinator = *coordinator_,
                                    .starter = starter_};
-  const auto group =
-      std::make_shared<WorkerGroup>(context, absl::StrCat("replica ", replica), [this] { OnEnd(); });
+  const auto group = std::make_shared<WorkerGroup>(context, absl::StrCat("replica ", replica), [this] { OnEnd(); });
   {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return absl::CancelledError("the server stops");
@@ -152,6 +158,19 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
   RETURN_IF_ERROR(CheckDigests(*group));
   RETURN_IF_ERROR(group->Connect());
   return std::make_unique<RemoteEngine>(limits_, group, options_.step_timeout);
+}
+
+// All replicas hold what the first one did.
+absl::Status RemoteEngines::CheckDigests(const WorkerGroup& group) {
+  const std::vector<WorkerGroup::Digests> loaded = group.digests();
+  absl::MutexLock lock(&mutex_);
+  if (digests_.empty()) digests_ = loaded;
+  for (size_t rank = 0; rank < loaded.size(); ++rank) {
+    if (absl::Status status = CompareDigests(digests_[rank], loaded[rank]); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void RemoteEngines::Cancel() {

@@ -21,9 +21,10 @@ namespace weft {
 
 struct RemoteOptions {
   int num_replicas = 1;
-  int num_nodes = 1;                             // hosts of a replica, this one among them; above 1: one replica
+  int num_nodes = 1;  // hosts of a replica, this one among them; above 1: one replica
   CoordinatorOptions coordinator;
-  std::vector<std::string> command;              // that starts a worker here; it gets "--coordinator ADDRESS" besides
+  std::string address;               // of this host, as the others reach it
+  std::vector<std::string> command;  // that starts a worker here; it gets "--coordinator ADDRESS" besides
   absl::Duration join_timeout = absl::Minutes(10);
   absl::Duration step_timeout = absl::Seconds(5);  // least; a step that takes 20 times as long as others is hung, too
 };
@@ -36,7 +37,7 @@ class RemoteEngines final : public EngineSource {
   ~RemoteEngines() override;  // after the engines
 
   // Starts the replica's workers, and lets them load the model. Error of workers that have loaded other weights than
-  // those of another replica: FailedPrecondition that names the tensor.
+  // those of another replica: DataLoss that names the tensor.
   absl::StatusOr<std::unique_ptr<Engine>> Open(int replica) override;
   const EngineLimits& limits() const override { return limits_; }
   void Cancel() override;

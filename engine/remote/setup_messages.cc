@@ -1,13 +1,14 @@
 #include "engine/remote/setup_messages.h"
 
-#include <openssl/sha.h>
-
-#include <array>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/sha256.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -21,7 +22,11 @@ bool IsSize(int64_t value, int64_t most) { return value >= 1 && value <= most; }
 
 void WriteSetup(const EngineSetup& setup, v1::Assignment& message) {
   // A worker has the directory it was started in, not the server's.
-  message.set_model_dir(std::filesystem::absolute(setup.model_dir).lexically_normal().string());
+  message.set_model_dir(std::filesystem::absolute(setup.model_dir.path).lexically_normal().string());
+  if (setup.model_dir.manifest != nullptr) {
+    message.set_manifest_file(setup.model_dir.manifest->file());
+    message.set_manifest(setup.model_dir.manifest->text());
+  }
   message.set_load_format(static_cast<int32_t>(setup.weights.format));
   if (setup.weights.dtype.has_value()) message.set_weight_dtype(static_cast<int32_t>(*setup.weights.dtype));
   message.set_dummy_seed(setup.weights.dummy_seed);
@@ -48,10 +53,11 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
   if (!sizes_ok || !limits_ok || !dtype_ok || !format_ok) {
     return absl::InvalidArgumentError("the server's assignment has a number out of range");
   }
-  EngineSetup setup{.model_dir = message.model_dir(),
+  EngineSetup setup{.model_dir = ModelDir(message.model_dir()),
                     .weights = {.format = static_cast<LoadFormat>(message.load_format()),
                                 .dtype = std::nullopt,
-                                .dummy_seed = message.dummy_seed()},
+                                .dummy_seed = message.dummy_seed(),
+                                .observer = {}},
                     .device = {},
                     .parallel = {.tensor = message.tensor_size(),
                                  .pipeline = message.pipeline_size(),
@@ -62,6 +68,10 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
                     .max_num_batched_tokens = message.max_num_batched_tokens(),
                     .block_size = message.block_size(),
                     .kv_cache_bytes = message.kv_cache_bytes()};
+  if (!message.manifest_file().empty()) {
+    ASSIGN_OR_RETURN(ModelManifest manifest, ModelManifest::Parse(message.manifest_file(), message.manifest()));
+    setup.model_dir.manifest = std::make_shared<const ModelManifest>(std::move(manifest));
+  }
   if (message.has_weight_dtype()) setup.weights.dtype = static_cast<DType>(message.weight_dtype());
   return setup;
 }
@@ -69,10 +79,25 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
 absl::StatusOr<std::string> ConfigDigest(const std::string& model_dir) {
   std::ifstream file(absl::StrCat(model_dir, "/config.json"), std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat("model: '", model_dir, "' has no config.json"));
-  const std::string text(std::istreambuf_iterator<char>(file), {});
-  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
-  return std::string(digest.begin(), digest.end());
+  return Sha256Hex(std::string(std::istreambuf_iterator<char>(file), {}));
+}
+
+void WriteDigests(absl::Span<const TensorDigest> digests, v1::RankLoaded& message) {
+  for (const TensorDigest& digest : digests) {
+    v1::TensorDigest& to = *message.add_digests();
+    to.set_name(digest.name);
+    to.set_digest(digest.digest.data(), digest.digest.size());
+  }
+}
+
+std::vector<TensorDigest> ReadDigests(const v1::RankLoaded& message) {
+  std::vector<TensorDigest> digests;
+  for (const v1::TensorDigest& from : message.digests()) {
+    TensorDigest& digest = digests.emplace_back();
+    digest.name = from.name();
+    std::copy_n(from.digest().begin(), std::min(from.digest().size(), digest.digest.size()), digest.digest.begin());
+  }
+  return digests;
 }
 
 void WritePlan(const ParallelPlan& plan, v1::RankPlace& message) {

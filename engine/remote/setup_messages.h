@@ -6,9 +6,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/engine_setup.h"
 #include "engine/parallel_plan.h"
-#include "engine/remote/placement.h"
+#include "engine/weight_digest.h"
 #include "weft/v1/worker.pb.h"
 
 namespace weft {
@@ -17,8 +18,12 @@ void WriteSetup(const EngineSetup& setup, v1::Assignment& message);
 // Error: InvalidArgument for numbers that no server sends.
 absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message);
 
-// SHA-256 of a model directory's config.json. Error: NotFound.
+// SHA-256, in hex, of a model directory's config.json. Error: NotFound.
 absl::StatusOr<std::string> ConfigDigest(const std::string& model_dir);
+
+// What a rank's weights are.
+void WriteDigests(absl::Span<const TensorDigest> digests, v1::RankLoaded& message);
+std::vector<TensorDigest> ReadDigests(const v1::RankLoaded& message);
 
 // The plan of a rank as the server has it.
 void WritePlan(const ParallelPlan& plan, v1::RankPlace& message);

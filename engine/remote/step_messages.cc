@@ -116,8 +116,7 @@ absl::Status CheckSlots(const v1::Step& message, const EngineLimits& limits) {
 absl::Status CheckSampling(const v1::Step& message, const Batch& batch, const EngineLimits& limits) {
   if (message.sampling_size() > limits.max_num_logits()) return Refuse(message, "too many logits");
   for (const v1::SamplingRow& row : message.sampling()) {
-    if (row.row() < 0 || row.row() >= batch.num_rows() || row.position() < 1 ||
-        row.position() > limits.max_model_len) {
+    if (row.row() < 0 || row.row() >= batch.num_rows() || row.position() < 1 || row.position() > limits.max_model_len) {
       return Refuse(message, "a row to draw for that there isn't");
     }
     if (row.has_known() && (row.known() < 0 || row.known() >= limits.vocab_size)) {
@@ -202,12 +201,14 @@ absl::StatusOr<StepResult> ReadResult(const v1::StepDone& message, size_t num_to
   const auto refuse = [&message](absl::string_view what) {
     return absl::InternalError(absl::StrCat("the result of step ", message.step(), " has ", what));
   };
-  if (static_cast<size_t>(message.tokens_size()) != num_tokens) return refuse("another number of tokens than asked for");
+  if (static_cast<size_t>(message.tokens_size()) != num_tokens)
+    return refuse("another number of tokens than asked for");
   StepResult result{.step = message.step(), .tokens = {}, .compute_time = absl::Nanoseconds(message.compute_ns())};
   for (const v1::SampledToken& from : message.tokens()) {
     const auto in_vocabulary = [&](int32_t token) { return token >= 0 && token < limits.vocab_size; };
     const auto& tops = from.top_tokens();
-    if (!(in_vocabulary(from.token()) || from.is_not_finite()) || !std::all_of(tops.begin(), tops.end(), in_vocabulary)) {
+    if (!(in_vocabulary(from.token()) || from.is_not_finite()) ||
+        !std::all_of(tops.begin(), tops.end(), in_vocabulary)) {
       return refuse("a token beyond the vocabulary");
     }
     if (tops.size() != from.top_logprobs_size() || tops.size() > kMaxTopLogprobs) return refuse("ragged arrays");

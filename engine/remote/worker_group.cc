@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "engine/rank_parts.h"
 #include "engine/remote/setup_messages.h"
+#include "engine/remote/stats_messages.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -28,6 +29,8 @@ constexpr absl::Duration kSilence = absl::Seconds(1);
 // A worker that loads is heard of all the time; one that isn't for so long has no chance.
 constexpr absl::Duration kSilentWhileLoading = absl::Seconds(60);
 
+absl::Status LinkLost(const std::string& who) { return absl::UnavailableError(absl::StrCat(who, ": its link ended")); }
+
 std::string RandomToken() {
   std::array<unsigned char, 16> bytes{};
   RAND_bytes(bytes.data(), static_cast<int>(bytes.size()));
@@ -36,7 +39,11 @@ std::string RandomToken() {
 
 // Killed from outside, or by what it computed.
 absl::Status StatusOfEnd(int end, const std::string& who) {
-  if (WIFEXITED(end)) return absl::InternalError(absl::StrCat(who, " exited with status ", WEXITSTATUS(end)));
+  if (WIFEXITED(end)) {
+    const int status = WEXITSTATUS(end);
+    if (status == kWorkerLinkLost) return LinkLost(who);
+    return absl::InternalError(absl::StrCat(who, " exited with status ", status));
+  }
   const int signal = WTERMSIG(end);
   const std::string what = absl::StrCat(who, " was ended by signal ", signal, " (", strsignal(signal), ")");
   for (const int by_itself : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP}) {
@@ -48,9 +55,14 @@ absl::Status StatusOfEnd(int end, const std::string& who) {
 }  // namespace
 
 WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end)
-    : context_(context), name_(name), scope_(RandomToken()), on_end_(std::move(on_end)), workers_(context.placement.size()) {
+    : context_(context),
+      name_(name),
+      scope_(RandomToken()),
+      on_end_(std::move(on_end)),
+      workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
   digests_.resize(context.plans.size());
+  stats_.resize(context.plans.size());
   for (size_t i = 0; i < workers_.size(); ++i) {
     workers_[i].placed = &context.placement[i];
     workers_[i].seat = std::make_shared<WorkerSeat>(
@@ -142,6 +154,7 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
   WriteSetup(context_.setup, assignment);
   assignment.set_config_sha256(context_.config_digest);
   assignment.set_scope(scope_);
+  assignment.set_address(context_.address);
   assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
   const PlacedWorker& placed = *workers_[index].placed;
   assignment.set_threads_per_rank(placed.node_rank == 0 ? context_.threads_per_rank : 0);
@@ -165,33 +178,40 @@ bool WorkerGroup::AllAre(Phase phase) const {
 
 // Who has joined may take its time, but is heard of.
 absl::Status WorkerGroup::AwaitAll(Phase phase) {
-  constexpr absl::Duration kLook = absl::Seconds(1);
+  constexpr absl::Duration kLook = absl::Milliseconds(100);
   const absl::Time join_deadline = absl::Now() + context_.join_timeout;
   for (;;) {
-    std::string problem;
+    absl::Status problem;
     {
       absl::MutexLock lock(&mutex_);
-      const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !status_.ok() || AllAre(phase); };
-      if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return status_;
-      const absl::Time now = absl::Now();
-      for (const Worker& worker : workers_) {
-        if (worker.phase == Phase::kExpected && now >= join_deadline) {
-          problem = absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout));
-        } else if (worker.phase != Phase::kExpected && now - worker.heard > kSilentWhileLoading) {
-          problem = absl::StrCat(NameOf(worker), " has not been heard of for ",
-                                 absl::FormatDuration(kSilentWhileLoading), " while it loaded");
-        }
-      }
+      const auto is_over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || AllAre(phase); };
+      if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), kLook)) return failure_;
+      for (const Worker& worker : workers_) problem.Update(WhyLate(worker, join_deadline));
     }
-    if (!problem.empty()) Fail(absl::UnavailableError(problem));
+    if (!problem.ok()) Fail(problem);
   }
+}
+
+absl::Status WorkerGroup::WhyLate(const Worker& worker, absl::Time join_deadline) const {
+  const absl::Time now = absl::Now();
+  if (worker.phase == Phase::kExpected) {
+    const std::optional<int> end =
+        worker.process == nullptr ? std::nullopt : worker.process->AwaitEnd(absl::ZeroDuration());
+    if (end.has_value()) return StatusOfEnd(*end, NameOf(worker));
+    if (now < join_deadline) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout)));
+  }
+  if (now - worker.heard <= kSilentWhileLoading) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(NameOf(worker), " has not been heard of for ",
+                                             absl::FormatDuration(kSilentWhileLoading), " while it loaded"));
 }
 
 void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
   Worker& worker = workers_[index];
   {
     absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) return;
+    if (!failure_.ok()) return;
     worker.heard = absl::Now();
     switch (message.what_case()) {
       case v1::WorkerMessage::kHello:
@@ -203,8 +223,7 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         break;
       case v1::WorkerMessage::kLoaded:
         for (const v1::RankLoaded& rank : message.loaded().ranks()) {
-          if (rank.rank() < 0 || static_cast<size_t>(rank.rank()) >= digests_.size()) continue;
-          digests_[static_cast<size_t>(rank.rank())] = {rank.digests().begin(), rank.digests().end()};
+          if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
         }
         worker.loaded = 1;
         worker.phase = Phase::kLoaded;
@@ -217,6 +236,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         break;
       case v1::WorkerMessage::kHeartbeat:
         worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
+        for (const v1::RankStats& stats : message.heartbeat().stats()) {
+          if (IsRank(stats.rank())) stats_[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+        }
         break;
       default:
         break;
@@ -249,7 +271,7 @@ absl::Status WorkerGroup::WhyLost(size_t index) {
     const std::optional<int> end = worker.process->AwaitEnd(kExitIsKnown);
     if (end.has_value()) return StatusOfEnd(*end, who);
   }
-  return absl::UnavailableError(absl::StrCat(who, ": its link ended"));
+  return LinkLost(who);
 }
 
 std::string WorkerGroup::NameOf(const Worker& worker) const {
@@ -261,6 +283,11 @@ std::string WorkerGroup::NameOf(const Worker& worker) const {
 std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
   absl::MutexLock lock(&mutex_);
   return digests_;
+}
+
+std::vector<RankStats> WorkerGroup::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
 }
 
 double WorkerGroup::loaded() const {
@@ -277,9 +304,9 @@ void WorkerGroup::Send(const v1::EngineMessage& message) {
 
 absl::StatusOr<v1::StepDone> WorkerGroup::NextResult(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
-  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !status_.ok() || !results_.empty(); };
+  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !failure_.ok() || !results_.empty(); };
   if (!mutex_.AwaitWithDeadline(absl::Condition(&has_news), deadline)) return absl::DeadlineExceededError("");
-  if (!status_.ok()) return status_;
+  if (!failure_.ok()) return failure_;
   v1::StepDone result = std::move(results_.front());
   results_.pop_front();
   return result;
@@ -288,8 +315,8 @@ absl::StatusOr<v1::StepDone> WorkerGroup::NextResult(absl::Time deadline) {
 void WorkerGroup::Fail(const absl::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
-    if (!status_.ok()) return;
-    status_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
+    if (!failure_.ok()) return;
+    failure_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
   }
   for (const auto* memories : {&tensor_memories_, &stage_memories_}) {
     for (const auto& memory : *memories) {
@@ -305,7 +332,7 @@ void WorkerGroup::Fail(const absl::Status& status) {
 
 absl::Status WorkerGroup::status() const {
   absl::MutexLock lock(&mutex_);
-  return status_;
+  return failure_;
 }
 
 WorkerGroup::Diagnosis WorkerGroup::Diagnose() const {

@@ -13,14 +13,19 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/engine_setup.h"
+#include "engine/engine_stats.h"
 #include "engine/remote/child_process.h"
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
 #include "engine/remote/worker_seat.h"
+#include "engine/weight_digest.h"
 #include "kernels/device.h"
 #include "weft/v1/worker.pb.h"
 
 namespace weft {
+
+// The exit status by which a worker says that it saw its link end (EX_TEMPFAIL), so that nothing it did is to blame.
+inline constexpr int kWorkerLinkLost = 75;
 
 // What the groups of a server share; outlives them.
 struct WorkerGroupContext {
@@ -29,7 +34,8 @@ struct WorkerGroupContext {
   const std::vector<ParallelPlan>& plans;
   const std::vector<PlacedWorker>& placement;
   const std::string& config_digest;
-  int threads_per_rank = 1;  // on this host
+  const std::string& address;        // of this host, for the others; empty: there are none
+  int threads_per_rank = 1;          // on this host
   std::vector<std::string> command;  // that starts a worker here
   absl::Duration join_timeout;       // for all to join
   absl::Duration peer_timeout;       // of ranks on different hosts for each other
@@ -50,8 +56,11 @@ class WorkerGroup {
   // Lets them meet. Afterwards steps may be sent.
   absl::Status Connect();
 
-  using Digests = std::vector<v1::TensorDigest>;
+  using Digests = std::vector<TensorDigest>;
   std::vector<Digests> digests() const;  // by rank
+
+  // What ranks counted when they were last heard of, some of a second ago; by rank.
+  std::vector<RankStats> stats() const;
 
   // How far loading has come, 0 to 1.
   double loaded() const;
@@ -92,9 +101,11 @@ class WorkerGroup {
   absl::Status StartProcess(size_t index);
   v1::Assignment AssignmentFor(size_t index) const;
   absl::Status AwaitAll(Phase phase);
+  absl::Status WhyLate(const Worker& worker, absl::Time join_deadline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);
+  bool IsRank(int32_t number) const { return number >= 0 && static_cast<size_t>(number) < context_.plans.size(); }
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -107,8 +118,9 @@ class WorkerGroup {
   std::vector<Worker> workers_;
   mutable absl::Mutex mutex_;
   std::vector<Digests> digests_ ABSL_GUARDED_BY(mutex_);  // by rank
+  std::vector<RankStats> stats_ ABSL_GUARDED_BY(mutex_);  // by rank
   std::deque<v1::StepDone> results_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace weft

@@ -12,98 +12,21 @@
 
 #include "engine/parallel_plan.h"
 #include "tests/engine/open_engine.h"
+#include "tests/engine/parallel_case.h"
 #include "tests/engine/temp_model.h"
 #include "tests/fakes/hand_driven_replica.h"
 
 namespace weft {
 namespace {
 
-constexpr int kNumRequests = 12;
-constexpr int kMaxModelLen = 120;
-
-struct Output {
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs;
-};
-
-// Prompts of different lengths; greedy and drawn, with every cut, penalty and bias.
-std::unique_ptr<Request> MakeRequest(int i) {
-  auto request = std::make_unique<Request>();
-  request->tenant = "nobody";
-  for (int t = 0; t < 3 + 6 * i; ++t) request->prompt.push_back((i * 7919 + t * 104729 + 11) % 200);
-  SamplingParams& sampling = request->sampling;
-  sampling.temperature = i % 3 == 0 ? 0.0f : 0.9f;
-  sampling.top_k = i % 4 == 1 ? 20 : 0;
-  sampling.top_p = i % 4 == 2 ? 0.8f : 1.0f;
-  sampling.min_p = i % 4 == 3 ? 0.05f : 0.0f;
-  sampling.repetition_penalty = i % 5 == 1 ? 1.2f : 1.0f;
-  sampling.frequency_penalty = i % 5 == 2 ? 0.3f : 0.0f;
-  if (i % 5 == 3) sampling.logit_bias = {{3, 2.0f}, {199, 1.5f}, {77, -INFINITY}};
-  sampling.seed = static_cast<uint64_t>(i);
-  sampling.num_logprobs = i % 3;
-  sampling.score_prompt = i % 6 == 5;
-  request->stop.max_tokens = 30;
-  return request;
-}
-
-struct Case {
-  std::string model;
-  ParallelSizes sizes;
-  int max_num_batched_tokens = 64;
-  int num_sequences_of_cache = 16;  // of kMaxModelLen tokens each
-  DType weights = DType::kF32;
-};
-
-std::string NameOf(const Case& c) {
-  std::string name = c.model + "_tp" + std::to_string(c.sizes.tensor) + "_pp" + std::to_string(c.sizes.pipeline);
-  if (c.sizes.expert > 1) name += "_ep" + std::to_string(c.sizes.expert);
-  if (!c.sizes.layers.empty()) name += "_uneven";
-  return name + (c.num_sequences_of_cache < 4 ? "_few_blocks" : "") + (c.max_num_batched_tokens < 20 ? "_chunks" : "") +
-         (c.weights == DType::kI8 ? "_int8" : "");
-}
-void PrintTo(const Case& c, std::ostream* out) { *out << NameOf(c); }
-
-std::vector<Output> RunAll(const Case& c) {
-  const std::string dir = FixtureModel(c.model);
-  const ModelConfig config = *LoadModelConfig(dir);
-  EngineSetup options{.model_dir = dir,
-                      .weights = {.dtype = c.weights},
-                      .device = {.num_threads = 2},
-                      .parallel = c.sizes,
-                      .max_model_len = kMaxModelLen,
-                      .max_num_seqs = 8,
-                      .max_num_batched_tokens = c.max_num_batched_tokens};
-  options.kv_cache_bytes = *KvCacheBytes(config, options, c.num_sequences_of_cache * kMaxModelLen);
-  auto engine = OpenOneEngine(config, options);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  HandDrivenReplica replica(*std::move(engine));
-  std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (int i = 0; i < kNumRequests; ++i) {
-    sinks.push_back(replica.Push(MakeRequest(i)));
-    for (int step = 0; step < i % 3; ++step) replica.Step();
-  }
-  replica.RunUntilIdle();
-  EXPECT_EQ(replica.stats().num_free_blocks, replica.stats().num_blocks);
-  std::vector<Output> outputs;
-  for (const auto& sink : sinks) outputs.push_back({sink->tokens, sink->logprobs});
-  return outputs;
-}
-
 class ParallelTest : public testing::TestWithParam<Case> {};
 
 TEST_P(ParallelTest, OutputsAreThoseOfOneRank) {
-  Case whole = GetParam();
-  whole.sizes = {};
-  const std::vector<Output> expected = RunAll(whole), actual = RunAll(GetParam());
-  // Stages change no bit.
-  const double tolerance = GetParam().sizes.tensor == 1 ? 0 : 2e-4;
-  for (size_t i = 0; i < kNumRequests; ++i) {
-    EXPECT_EQ(actual[i].tokens, expected[i].tokens) << "request " << i;
-    ASSERT_EQ(actual[i].logprobs.size(), expected[i].logprobs.size()) << "request " << i;
-    for (size_t t = 0; t < actual[i].logprobs.size(); ++t) {
-      EXPECT_NEAR(actual[i].logprobs[t], expected[i].logprobs[t], tolerance) << "request " << i << " token " << t;
-    }
-  }
+  const Case& c = GetParam();
+  const ModelConfig config = *LoadModelConfig(FixtureModel(c.model));
+  auto engine = OpenOneEngine(config, SetupOf(c, config));
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ExpectEqual(c, RunAll(*std::move(engine)), RunWhole(c));
 }
 
 std::vector<Case> Cases() {

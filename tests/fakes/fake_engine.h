@@ -42,6 +42,9 @@ class FakeEngine final : public Engine {
     }
     return device_.Execute(batch);
   }
+  EngineStats stats() const override { return {}; }
+
+  absl::Status status() const override { return absl::OkStatus(); }  // it dies in steps alone
 
   // From now on the logits at this position of any sequence hold a NaN.
   void SpoilPosition(int64_t position) { spoilt_position_ = position; }

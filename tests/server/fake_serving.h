@@ -40,10 +40,12 @@ class MortalEngine final : public Engine {
   bool HasRoom() const override { return engine_.HasRoom(); }
   bool HasInFlight() const override { return engine_.HasInFlight(); }
   void Submit(const Batch& batch) override { engine_.Submit(batch); }
+  absl::Status status() const override { return engine_.status(); }
   absl::StatusOr<StepResult> Collect() override {
     if (steps_to_live_-- == 0) engine_.Die(death_);
     return engine_.Collect();
   }
+  EngineStats stats() const override { return engine_.stats(); }
 
  private:
   FakeEngine engine_;

@@ -61,6 +61,7 @@ class MortalSource final : public EngineSource {
     return absl::CancelledError("the source is closed");
   }
   void Cancel() override { cancelled_.Notify(); }
+  void SetOnDeath(std::function<void()>) override {}
 
  private:
   const EngineLimits limits_;

@@ -39,6 +39,8 @@ class SimEngine final : public Engine {
   bool HasInFlight() const override { return !in_flight_.empty(); }
   void Submit(const Batch& batch) override;
   absl::StatusOr<StepResult> Collect() override;
+  absl::Status status() const override { return death_; }
+  EngineStats stats() const override { return {}; }
 
   int64_t done_us() const { return in_flight_.front().done_us; }  // of the oldest step; requires HasInFlight
   std::vector<SimRequest*> InSteps() const;                       // each once; in no order

@@ -1,0 +1,30 @@
+// A worker process: joins a server, loads what it is told to, and computes its ranks' share of each step.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "engine/remote/tls_files.h"
+
+namespace weft {
+
+struct WorkerProcessOptions {
+  std::string coordinator;  // "unix:PATH" or "host:port"
+  std::string version;      // of this binary: the server's must be the same
+  // One that the server started:
+  std::string token;
+  // One on another host:
+  int node_rank = 0;  // 1 .. num_nodes - 1
+  int num_nodes = 1;
+  std::string address;  // of this host, as the others reach it; empty: that by which it reaches the server
+  TlsFiles tls;
+  std::function<void(absl::string_view line)> log;
+};
+
+// Serves one life of one engine: returns when the link to the server has ended, or with what went wrong here, which the
+// server then knows too. FailedPrecondition, PermissionDenied: the server doesn't want this worker, and never will.
+absl::Status ServeAsWorker(const WorkerProcessOptions& options);
+
+}  // namespace weft

@@ -1,0 +1,110 @@
+// Requests of every kind, and models spread over ranks in every way that must not change what they give.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine_setup.h"
+#include "tests/engine/open_engine.h"
+#include "tests/engine/temp_model.h"
+#include "tests/fakes/hand_driven_replica.h"
+
+namespace weft {
+
+inline constexpr int kNumRequests = 12;
+inline constexpr int kMaxModelLen = 120;
+
+struct Output {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+};
+
+// Prompts of different lengths; greedy and drawn, with every cut, penalty and bias.
+inline std::unique_ptr<Request> MakeRequest(int i) {
+  auto request = std::make_unique<Request>();
+  request->tenant = "nobody";
+  for (int t = 0; t < 3 + 6 * i; ++t) request->prompt.push_back((i * 7919 + t * 104729 + 11) % 200);
+  SamplingParams& sampling = request->sampling;
+  sampling.temperature = i % 3 == 0 ? 0.0f : 0.9f;
+  sampling.top_k = i % 4 == 1 ? 20 : 0;
+  sampling.top_p = i % 4 == 2 ? 0.8f : 1.0f;
+  sampling.min_p = i % 4 == 3 ? 0.05f : 0.0f;
+  sampling.repetition_penalty = i % 5 == 1 ? 1.2f : 1.0f;
+  sampling.frequency_penalty = i % 5 == 2 ? 0.3f : 0.0f;
+  if (i % 5 == 3) sampling.logit_bias = {{3, 2.0f}, {199, 1.5f}, {77, -INFINITY}};
+  sampling.seed = static_cast<uint64_t>(i);
+  sampling.num_logprobs = i % 3;
+  sampling.score_prompt = i % 6 == 5;
+  request->stop.max_tokens = 30;
+  return request;
+}
+
+struct Case {
+  std::string model;
+  ParallelSizes sizes;
+  int max_num_batched_tokens = 64;
+  int num_sequences_of_cache = 16;  // of kMaxModelLen tokens each
+  DType weights = DType::kF32;
+};
+
+inline std::string NameOf(const Case& c) {
+  std::string name = c.model + "_tp" + std::to_string(c.sizes.tensor) + "_pp" + std::to_string(c.sizes.pipeline);
+  if (c.sizes.expert > 1) name += "_ep" + std::to_string(c.sizes.expert);
+  if (!c.sizes.layers.empty()) name += "_uneven";
+  return name + (c.num_sequences_of_cache < 4 ? "_few_blocks" : "") + (c.max_num_batched_tokens < 20 ? "_chunks" : "") +
+         (c.weights == DType::kI8 ? "_int8" : "");
+}
+inline void PrintTo(const Case& c, std::ostream* out) { *out << NameOf(c); }
+
+inline EngineSetup SetupOf(const Case& c, const ModelConfig& config) {
+  EngineSetup setup{.model_dir = FixtureModel(c.model),
+                    .weights = {.dtype = c.weights},
+                    .device = {.num_threads = 2},
+                    .parallel = c.sizes,
+                    .max_model_len = kMaxModelLen,
+                    .max_num_seqs = 8,
+                    .max_num_batched_tokens = c.max_num_batched_tokens};
+  setup.kv_cache_bytes = *KvCacheBytes(config, setup, c.num_sequences_of_cache * kMaxModelLen);
+  return setup;
+}
+
+inline std::vector<Output> RunAll(std::unique_ptr<Engine> engine) {
+  HandDrivenReplica replica(std::move(engine));
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < kNumRequests; ++i) {
+    sinks.push_back(replica.Push(MakeRequest(i)));
+    for (int step = 0; step < i % 3; ++step) replica.Step();
+  }
+  replica.RunUntilIdle();
+  EXPECT_EQ(replica.stats().num_free_blocks, replica.stats().num_blocks);
+  std::vector<Output> outputs;
+  for (const auto& sink : sinks) outputs.push_back({sink->tokens, sink->logprobs});
+  return outputs;
+}
+
+// On one rank, in this process.
+inline std::vector<Output> RunWhole(Case c) {
+  c.sizes = {};
+  const ModelConfig config = *LoadModelConfig(FixtureModel(c.model));
+  return RunAll(*OpenOneEngine(config, SetupOf(c, config)));
+}
+
+// Stages change no bit; tensor ranks sum in another order.
+inline void ExpectEqual(const Case& c, const std::vector<Output>& actual, const std::vector<Output>& expected) {
+  const double tolerance = c.sizes.tensor == 1 ? 0 : 2e-4;
+  for (size_t i = 0; i < kNumRequests; ++i) {
+    EXPECT_EQ(actual[i].tokens, expected[i].tokens) << "request " << i;
+    ASSERT_EQ(actual[i].logprobs.size(), expected[i].logprobs.size()) << "request " << i;
+    for (size_t t = 0; t < actual[i].logprobs.size(); ++t) {
+      EXPECT_NEAR(actual[i].logprobs[t], expected[i].logprobs[t], tolerance) << "request " << i << " token " << t;
+    }
+  }
+}
+
+}  // namespace weft

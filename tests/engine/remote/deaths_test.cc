@@ -1,0 +1,143 @@
+// What an engine says of workers that are killed, stopped, or wrong.
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "tests/engine/remote/remote_model.h"
+
+namespace weft {
+namespace {
+
+// The processes that this one has started, and that live; by rank, since they are started in that order.
+std::vector<pid_t> Children() {
+  std::set<pid_t> children;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream file(task.path() / "children");
+    for (pid_t pid = 0; file >> pid;) children.insert(pid);
+  }
+  return {children.begin(), children.end()};
+}
+
+// Steps until one fails, which some must within seconds.
+absl::Status StepUntilDeath(Engine& engine) {
+  for (int64_t step = 0; step < 64; ++step) {
+    engine.Submit(OneTokenStep(step));
+    if (const auto result = engine.Collect(); !result.ok()) return result.status();
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  return absl::OkStatus();
+}
+
+TEST(DeathsTest, AKilledWorkerIsNamedAndNobodyIsToBlame) {
+  RemoteModel model({"llama3", {.tensor = 2}});
+  const auto engine = *model.engines().Open(0);
+  const std::vector<pid_t> workers = Children();
+  ASSERT_EQ(workers.size(), 2u);
+  kill(workers[1], SIGKILL);
+  const absl::Status death = StepUntilDeath(*engine);
+  EXPECT_EQ(death.code(), absl::StatusCode::kUnavailable) << death;
+  EXPECT_TRUE(absl::StrContains(death.message(), "rank 1")) << death;
+  EXPECT_TRUE(absl::StrContains(death.message(), "signal 9")) << death;
+  EXPECT_EQ(engine->status(), death) << "later calls fail likewise";
+  // Its group went with it.
+  for (int i = 0; i < 500 && kill(workers[0], 0) == 0; ++i) absl::SleepFor(absl::Milliseconds(1));
+}
+
+TEST(DeathsTest, ACrashMayBeTheBatchsFault) {
+  RemoteModel model({"llama3", {}});
+  const auto engine = *model.engines().Open(0);
+  kill(Children().front(), SIGSEGV);
+  EXPECT_EQ(StepUntilDeath(*engine).code(), absl::StatusCode::kInternal);
+}
+
+TEST(DeathsTest, IsNoticedWhileNothingRuns) {
+  RemoteModel model({"llama3", {}});
+  absl::Notification told;
+  model.engines().SetOnDeath([&told] {
+    if (!told.HasBeenNotified()) told.Notify();
+  });
+  const auto engine = *model.engines().Open(0);
+  EXPECT_TRUE(engine->status().ok());
+  kill(Children().front(), SIGKILL);
+  EXPECT_TRUE(told.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  EXPECT_EQ(engine->status().code(), absl::StatusCode::kUnavailable);
+  model.engines().SetOnDeath(nullptr);
+}
+
+TEST(DeathsTest, AStoppedWorkerIsNamedByTheWatchdog) {
+  RemoteModel model({"llama3", {.tensor = 2}}, 1, absl::Milliseconds(300));
+  const auto engine = *model.engines().Open(0);
+  for (int64_t step = 0; step < 5; ++step) {
+    engine->Submit(OneTokenStep(step));
+    ASSERT_TRUE(engine->Collect().ok());
+  }
+  kill(Children()[1], SIGSTOP);
+  absl::SleepFor(absl::Milliseconds(1200));  // so that it has been silent
+  const absl::Time start = absl::Now();
+  const absl::Status death = StepUntilDeath(*engine);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+  EXPECT_EQ(death.code(), absl::StatusCode::kUnavailable) << death;
+  EXPECT_TRUE(absl::StrContains(death.message(), "rank 1 (process")) << death;
+  EXPECT_TRUE(absl::StrContains(death.message(), "has not been heard of")) << death;
+  EXPECT_TRUE(absl::StrContains(death.message(), "AllReduceSum")) << death;
+}
+
+TEST(DeathsTest, WorkersThatAnswerGarbageEndTheEngine) {
+  for (const char* const fault : {"garbage_result", "other_step", "garbage_message"}) {
+    const WorkerFault wrong(fault);
+    RemoteModel model({"llama3", {}});
+    const auto engine = model.engines().Open(0);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    EXPECT_EQ(StepUntilDeath(**engine).code(), absl::StatusCode::kInternal) << fault;
+  }
+}
+
+TEST(DeathsTest, AWorkerThatLivesAndDoesNotAnswerIsHung) {
+  const WorkerFault wrong("silent");
+  RemoteModel model({"llama3", {}}, 1, absl::Milliseconds(50));
+  const auto engine = *model.engines().Open(0);
+  EXPECT_TRUE(absl::StrContains(StepUntilDeath(*engine).message(), "has taken more than"));
+}
+
+TEST(DeathsTest, WorkersThatNobodyExpectsAreTurnedAway) {
+  for (const auto& [fault, says] : {std::pair("foreign_version", "version other"),
+                                    {"foreign_token", "nobody expects"},
+                                    {"no_hello", "doesn't say who it is"}}) {
+    const WorkerFault wrong(fault);
+    RemoteModel model({"llama3", {}});
+    const auto engine = model.engines().Open(0);
+    EXPECT_FALSE(engine.ok()) << fault;
+    EXPECT_TRUE(absl::StrContains(model.Log(), says)) << fault << ": " << model.Log();
+  }
+}
+
+TEST(DeathsTest, AWorkerThatEndsWhileItLoadsEndsTheStart) {
+  const WorkerFault wrong("exit_in_load");
+  RemoteModel model({"llama3", {.tensor = 2}});
+  const auto engine = model.engines().Open(0);
+  EXPECT_TRUE(absl::StrContains(engine.status().message(), "exited with status 3")) << engine.status();
+}
+
+TEST(DeathsTest, CancelEndsAStart) {
+  RemoteModel model({"llama3", {}});
+  model.engines().Cancel();
+  EXPECT_EQ(model.engines().Open(0).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(DeathsTest, NoWorkerOutlivesItsEngine) {
+  {
+    RemoteModel model({"llama3", {.tensor = 2, .pipeline = 2}});
+    const auto engine = *model.engines().Open(0);
+    EXPECT_EQ(Children().size(), 4u);
+  }
+  EXPECT_TRUE(Children().empty());
+}
+
+}  // namespace
+}  // namespace weft
