@@ -111,10 +111,13 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   return absl::OkStatus();
 }
 
-// On this machine, before anything is read or allocated for it.
+// On this machine, before anything is read or allocated for it. Where ranks are on other hosts too, nobody here knows
+// what those have.
 absl::Status CheckMachine(const Config& config, const ModelConfig& model, const EngineSetup& setup,
                           std::vector<std::string>& warnings) {
-  ASSIGN_OR_RETURN(const MemoryNeed need, MemoryNeedOf(model, setup, config.engine.replicas, /*weight_copies=*/1));
+  if (config.workers.num_nodes > 1) return absl::OkStatus();
+  const int weight_copies = config.workers.kind == WorkerKind::kThreads ? 1 : config.engine.replicas;
+  ASSIGN_OR_RETURN(const MemoryNeed need, MemoryNeedOf(model, setup, config.engine.replicas, weight_copies));
   RETURN_IF_ERROR(CheckMemory(need, UsableMemory()));
   const int num_ranks = setup.parallel.num_ranks() * config.engine.replicas;
   const int num_cores = NumThreads({});
