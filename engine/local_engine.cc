@@ -59,24 +59,11 @@ class LocalEngine final : public Engine {
   RankThreads ranks_;  // last: its threads use the rest
 };
 
-absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind, const ParallelSizes& sizes) {
-  using Group = std::vector<std::unique_ptr<Communicator>>;
-  std::vector<RankCommunicators> ranks(static_cast<size_t>(sizes.num_ranks()));
-  const auto at = [&](int stage, int tp_rank) -> RankCommunicators& {
-    return ranks[static_cast<size_t>(stage * sizes.tensor + tp_rank)];
-  };
-  for (int stage = 0; stage < sizes.pipeline && sizes.tensor > 1; ++stage) {
-    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.tensor, 1));
-    for (int r = 0; r < sizes.tensor; ++r) at(stage, r).tensor_group = std::move(group[static_cast<size_t>(r)]);
-  }
-  for (int tp_rank = 0; tp_rank < sizes.tensor && sizes.pipeline > 1; ++tp_rank) {
-    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
-    for (int s = 0; s < sizes.pipeline; ++s) at(s, tp_rank).stages = std::move(group[static_cast<size_t>(s)]);
-  }
-  return ranks;
-}
-
 }  // namespace
+
+std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks) {
+  return std::make_unique<LocalEngine>(limits, std::move(ranks));
+}
 
 absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConfig& config, const EngineSetup& setup,
                                                                  int num_replicas) {
@@ -110,9 +97,10 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalEngines::Open(int /*replica*/) {
   for (size_t rank = 0; rank < plans_.size(); ++rank) {
     ASSIGN_OR_RETURN(WorkerParts parts, MakeWorkerParts(config_, setup_, limits_, plans_[rank], weights_[rank],
                                                         std::move(communicators[rank])));
+    parts.trace = trace_;
     ranks.push_back(std::move(parts));
   }
-  return std::make_unique<LocalEngine>(limits_, std::move(ranks));
+  return MakeLocalEngine(limits_, std::move(ranks));
 }
 
 }  // namespace weft

@@ -10,7 +10,9 @@
 #include "engine/engine.h"
 #include "engine/engine_setup.h"
 #include "engine/model_config.h"
+#include "engine/step_trace.h"
 #include "engine/weights.h"
+#include "engine/worker.h"
 
 namespace weft {
 
@@ -30,6 +32,9 @@ class LocalEngines final : public EngineSource {
   void Cancel() override {}                           // nothing here waits
   void SetOnDeath(std::function<void()>) override {}  // these die in steps alone
 
+  // The engines opened from now on keep a trace of their steps, which outlives them.
+  void TraceSteps(StepTrace* trace) { trace_ = trace; }
+
  private:
   using SharedWeights = std::shared_ptr<const ModelWeights>;
 
@@ -44,6 +49,10 @@ class LocalEngines final : public EngineSource {
   const std::vector<ParallelPlan> plans_;
   const EngineLimits limits_;
   std::vector<SharedWeights> weights_;  // by rank
+  StepTrace* trace_ = nullptr;
 };
+
+// An engine of ranks that are made already, of all of a replica.
+std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks);
 
 }  // namespace weft

@@ -26,6 +26,7 @@ struct ParallelPlan {
   int ep_size = 1;  // parts into which the experts are spread, see ParallelSizes
   Range layers;     // of this stage
 
+  int rank() const { return stage * tp_size + tp_rank; }
   bool IsFirstStage() const { return stage == 0; }
   bool IsLastStage() const { return stage + 1 == num_stages; }
 };

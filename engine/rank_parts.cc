@@ -11,6 +11,23 @@ namespace weft {
 
 int MaxMessagesAhead(int num_stages) { return std::max(16, 4 * num_stages); }
 
+absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind, const ParallelSizes& sizes) {
+  using Group = std::vector<std::unique_ptr<Communicator>>;
+  std::vector<RankCommunicators> ranks(static_cast<size_t>(sizes.num_ranks()));
+  const auto at = [&](int stage, int tp_rank) -> RankCommunicators& {
+    return ranks[static_cast<size_t>(stage * sizes.tensor + tp_rank)];
+  };
+  for (int stage = 0; stage < sizes.pipeline && sizes.tensor > 1; ++stage) {
+    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.tensor, 1));
+    for (int r = 0; r < sizes.tensor; ++r) at(stage, r).tensor_group = std::move(group[static_cast<size_t>(r)]);
+  }
+  for (int tp_rank = 0; tp_rank < sizes.tensor && sizes.pipeline > 1; ++tp_rank) {
+    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
+    for (int s = 0; s < sizes.pipeline; ++s) at(s, tp_rank).stages = std::move(group[static_cast<size_t>(s)]);
+  }
+  return ranks;
+}
+
 absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const EngineSetup& setup,
                                             const EngineLimits& limits, const ParallelPlan& plan,
                                             std::shared_ptr<const ModelWeights> weights,
@@ -30,7 +47,8 @@ absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const Eng
                      std::move(kv_cache),
                      std::move(input),
                      std::move(stage),
-                     Sampler(limits.max_num_seqs, config.vocab_size, tensor_parallel)};
+                     Sampler(limits.max_num_seqs, config.vocab_size, tensor_parallel),
+                     nullptr};
 }
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine_setup.h"
@@ -20,6 +21,9 @@ struct RankCommunicators {
 // Sends that a stage may be ahead of the next one's Recvs: room for every step in flight, or stages that wait for each
 // other's room would stand still.
 int MaxMessagesAhead(int num_stages);
+
+// Of all ranks of a replica, by rank, within this process. Errors: those of OpenGroup.
+absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind, const ParallelSizes& sizes);
 
 // On a device of its own, opened with setup.device. Error: ResourceExhausted.
 absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const EngineSetup& setup,

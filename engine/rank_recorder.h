@@ -15,7 +15,7 @@
 
 namespace weft {
 
-// Written by the worker's thread, which waits for no reader: a step costs it about a quarter of a microsecond.
+// Written by the worker's thread, which waits for no reader. Costs less than half a microsecond a step.
 class RankRecorder {
  public:
   // `fixed`: what doesn't change. The rank's groups may be null, and outlive this.

@@ -20,28 +20,35 @@ Worker::Worker(WorkerParts parts)
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
   step_.store(batch.step, std::memory_order_relaxed);
   recorder_.BeginStep();
-  const absl::Time begin = absl::Now();
   StepResult result{.step = batch.step};
-  result.tokens = RunStage(batch);
+  const absl::Time begin = absl::Now();
+  const Tensor hidden = Input(batch);
+  const absl::Time has_input = absl::Now();
+  result.tokens = RunStage(batch, hidden);
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   RETURN_IF_ERROR(GroupStatus());
   RETURN_IF_ERROR(RecordExpertLoad());
+  const absl::Time end = absl::Now();
+  result.compute_time = end - begin;
+  if (parts_.trace != nullptr) parts_.trace->Add({parts_.plan.rank(), batch.step, has_input, end});
   recorder_.EndStep();
-  result.compute_time = absl::Now() - begin;
   return result;
 }
 
-// All of pipeline parallelism; tensor parallelism is inside the model's linears.
-std::vector<SampledToken> Worker::RunStage(Batch& batch) {
-  auto& [backend, tensor_group, stages, plan, model, kv_cache, input, stage, sampler] = parts_;
+// Where the stage waits for others: the first for tokens that were drawn, the rest for activations.
+Tensor Worker::Input(Batch& batch) {
+  PipelineStage& stage = parts_.stage;
   if (stage.IsFirst()) stage.ResolveTokens(batch);
-  input.Load(batch, *backend);
-  Tensor hidden = model.Hidden(input);
-  if (stage.IsFirst()) {
-    hidden = model.Embed(input);
-  } else {
-    stage.ReceiveHidden(hidden);
-  }
+  parts_.input.Load(batch, *parts_.backend);
+  const Tensor hidden = parts_.model.Hidden(parts_.input);
+  if (!stage.IsFirst()) stage.ReceiveHidden(hidden);
+  return hidden;
+}
+
+// With Input, all of pipeline parallelism; tensor parallelism is inside the model's linears.
+std::vector<SampledToken> Worker::RunStage(const Batch& batch, Tensor hidden) {
+  auto& [backend, tensor_group, stages, plan, model, kv_cache, input, stage, sampler, trace] = parts_;
+  if (stage.IsFirst()) hidden = model.Embed(input);
   hidden = model.RunLayers(input, hidden, kv_cache);
   if (!stage.IsLast()) {
     stage.SendHidden(hidden);

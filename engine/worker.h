@@ -17,6 +17,7 @@
 #include "engine/rank_recorder.h"
 #include "engine/sampler.h"
 #include "engine/step_input.h"
+#include "engine/step_trace.h"
 #include "kernels/backend.h"
 #include "kernels/communicator.h"
 
@@ -33,6 +34,7 @@ struct WorkerParts {
   StepInput input;
   PipelineStage stage;
   Sampler sampler;
+  StepTrace* trace = nullptr;  // of its steps; null: none is kept
 };
 
 // The worker of every rank, from the thread of an engine or as a process of its own.
@@ -64,7 +66,8 @@ class Worker {
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
  private:
-  std::vector<SampledToken> RunStage(Batch& batch);
+  Tensor Input(Batch& batch);
+  std::vector<SampledToken> RunStage(const Batch& batch, Tensor hidden);
   absl::Status GroupStatus() const;
   absl::Status RecordExpertLoad();
 

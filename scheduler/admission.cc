@@ -20,6 +20,11 @@ int KnownTokens(const Request& request) {
   return static_cast<int>(request.prompt.size() + request.progress.output.size());
 }
 
+// The tenant of `other`, of the same class.
+bool WasServedMore(const Request& other, const Request& newcomer) {
+  return other.priority == newcomer.priority && ServedOf(newcomer) < EvenFrom(other);
+}
+
 int64_t NumRunning(const Request& request) { return request.account == nullptr ? 0 : request.account->num_running; }
 
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
@@ -30,11 +35,11 @@ class VictimSearch {
     for (const auto& sequence : running_) {
       if (sequence->leaving == Sequence::Leaving::kNo) continue;
       AddRoom(1, sequence->blocks.size());
-      AddGone(*sequence->request);
+      if (sequence->leaving == Sequence::Leaving::kPreempted) AddGone(*sequence->request);
     }
   }
 
-  // The queue still counts it among those that its tenant runs.
+  // The queue still counts it among those that its tenant runs; not so one that has finished, for it was told.
   void AddGone(const Request& request) { ++gone_[request.account]; }
 
   void AddRoom(int slots, int blocks) {
@@ -49,8 +54,9 @@ class VictimSearch {
     }
   }
 
-  // From the tenant of this class that runs the most for its weight, its newest, as long as it then still runs as much
-  // for its weight as the newcomer's: so tenants come closer to equal rows, and none takes back what it gave.
+  // From the tenant of this class that runs the most for its weight, its newest: as long as it then still runs as much
+  // for its weight as the newcomer's, so tenants come closer to equal rows, and none takes back what it gave; or, where
+  // the newcomer's was served less, as long as it runs any.
   void TakeFromRicherTenants() {
     if (newcomer_.account == nullptr) return;
     while (!IsEnough()) {
@@ -84,7 +90,11 @@ class VictimSearch {
     return static_cast<double>(rows + more) / request.account->policy.weight;
   }
   bool IsRicher(const Request& request) const {
-    return request.account != newcomer_.account && RowsOf(request, -1) >= RowsOf(newcomer_, 1);
+    const TenantAccount &other = *request.account, &own = *newcomer_.account;
+    const Priority priority = newcomer_.priority;
+    if (&other == &own || other.CounterIn(priority) < own.EvenFrom(priority, own.policy.weight)) return false;
+    if (own.CounterIn(priority) < other.EvenFrom(priority, other.policy.weight)) return RowsOf(request, -1) > 0;
+    return RowsOf(request, -1) >= RowsOf(newcomer_, 1);
   }
 
   void Take(Sequence& victim, PreemptionReason reason) {
@@ -104,7 +114,7 @@ class VictimSearch {
 }  // namespace
 
 Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
-  makes_room_ = false;
+  room_for_.reset();
   if (request.progress.suspect_until.has_value() && HasSuspect()) return Verdict::kPass;
   if (WaitsForPrefix(request)) return Verdict::kPass;
   // With nobody left to grow, nobody's growth is waited for.
@@ -112,8 +122,8 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
   if (is_short || StepIsFull(request)) return Verdict::kBlocked;
   if (!IsKnownMisfit(request, may_preempt)) {
     if (MakeRoom(request, may_preempt)) return Verdict::kTake;
-    if (makes_room_) return Verdict::kBlocked;
-    misfits_.push_back({request.id, NumRunning(request), may_preempt});
+    if (makes_room()) return Verdict::kBlocked;
+    misfits_.push_back({request.id, NumRunning(request), Compare(request), may_preempt});
   }
   return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
 }
@@ -121,8 +131,22 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
 bool Scheduler::IsKnownMisfit(const Request& request, bool may_preempt) const {
   return std::any_of(misfits_.begin(), misfits_.end(), [&](const Misfit& misfit) {
     return misfit.id == request.id && misfit.num_running == NumRunning(request) &&
-           (misfit.could_preempt || !may_preempt);
+           misfit.compared == Compare(request) && (misfit.could_preempt || !may_preempt);
   });
+}
+
+// Of the sequences of its class that run, how many are of tenants that were served less, or more.
+Scheduler::Compared Scheduler::Compare(const Request& request) const {
+  Compared compared;
+  if (request.account == nullptr) return compared;
+  const double even_from = request.account->EvenFrom(request.priority, request.account->policy.weight);
+  for (const auto& sequence : running_) {
+    const Request& other = *sequence->request;
+    if (other.priority != request.priority) continue;
+    compared.num_served_less += ServedOf(other) < even_from ? 1 : 0;
+    compared.num_served_more += ServedOf(request) < EvenFrom(other) ? 1 : 0;
+  }
+  return compared;
 }
 
 bool Scheduler::HasSuspect() const {
@@ -130,14 +154,17 @@ bool Scheduler::HasSuspect() const {
                      [](const auto& s) { return s->request->progress.suspect_until.has_value(); });
 }
 
-// Lower classes don't count: they get what the others leave. A tenant that runs nothing has its part in any case.
+// Lower classes don't count, nor do tenants that were served more: they get what the others leave. A tenant that runs
+// nothing has its part in any case.
 bool Scheduler::StepIsFull(const Request& newcomer) const {
   if (newcomer.account != nullptr && newcomer.account->num_running == 0) return false;
   const int most = limits_.max_num_batched_tokens;
   const int share = std::clamp(most / 8, 1, kPromptShare);
   int promised = 0;
   for (const auto& sequence : running_) {
-    if (sequence->leaving != Sequence::Leaving::kNo || sequence->request->priority < newcomer.priority) continue;
+    const Request& other = *sequence->request;
+    if (sequence->leaving != Sequence::Leaving::kNo || other.priority < newcomer.priority) continue;
+    if (WasServedMore(other, newcomer)) continue;
     promised += std::min(share, sequence->num_uncomputed());
   }
   return promised >= most;
@@ -193,13 +220,13 @@ bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
   while (true) {
     const int num_blocks = NumNeededBlocks(request);  // each time: it may have to hold alone what a victim held too
     if (HasRoom(num_blocks)) {
-      makes_room_ = false;
+      room_for_.reset();
       return true;
     }
     if (!may_preempt) return false;
     const std::optional<std::vector<Victim>> victims = VictimsFor(request, num_blocks);
     if (!victims.has_value()) return false;
-    makes_room_ = true;
+    room_for_ = {request.priority, ServedOf(request)};
     if (victims->empty()) return false;
     for (const Victim& victim : *victims) Preempt(*victim.sequence, victim.reason);
     SweepLeaving();
@@ -214,7 +241,6 @@ std::optional<std::vector<Victim>> Scheduler::VictimsFor(const Request& request,
   VictimSearch search(running_, request, num_blocks);
   search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
   for (const auto& preempted : preempted_) search.AddGone(*preempted);
-  for (const auto& sequence : finished_) search.AddGone(*sequence->request);
   search.TakeFromLowerClasses();
   search.TakeFromRicherTenants();
   return search.TakeVictims();

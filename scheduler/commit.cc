@@ -5,6 +5,11 @@
 #include "scheduler/scheduler.h"
 
 namespace weft {
+namespace {
+
+constexpr absl::Duration kMostDisturbance = absl::Seconds(1);  // a step that took forever is not held against anybody
+
+}  // namespace
 
 absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   const int64_t oldest = in_flight_.empty() ? next_step_ : in_flight_.front().step;
@@ -24,6 +29,8 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   }
   // Between two tokens of a sequence each stage has one step.
   if (step.num_prompt_tokens > 0) pacer_.Observe(step.num_prompt_tokens, result.compute_time * limits_.num_stages);
+  room_for_.reset();  // whoever still waits is judged again
+  ObserveDisturbance(step, result.compute_time);
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
@@ -38,6 +45,13 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   step.chunks.clear();
   spare_chunks_.push_back(std::move(step.chunks));
   return did;
+}
+
+// Where prompts that give way take part in so many steps that this stays at zero, they take their share of the time.
+void Scheduler::ObserveDisturbance(const StepInFlight& step, absl::Duration took) {
+  const double share = options_.max_prefill_share;
+  const absl::Duration sum = disturbance_ + took * (step.disturbs ? 1 - share : -share);
+  disturbance_ = std::clamp(sum, absl::ZeroDuration(), kMostDisturbance);
 }
 
 // True: this ended the sequence.

@@ -28,11 +28,12 @@ void FairQueue::SetPolicies(std::shared_ptr<const TenantPolicies> policies) {
     const bool was_held_back = !account->MayRun();
     const double old_weight = account->policy.weight;
     account->policy = policies_->For(name);
-    // What it is ahead of others was counted by its old weight.
-    for (size_t c = 0; c < kNumPriorities; ++c) {
-      const double ahead = account->counters[c] - least_counters_[c];
-      if (ahead > 0) account->counters[c] = least_counters_[c] + ahead * old_weight / account->policy.weight;
-      most_counters_[c] = std::max(most_counters_[c], account->counters[c]);
+    // What it is ahead of others, or behind, was counted by its old weight.
+    for (const Priority p : kPriorities) {
+      const double pulled = pulled_counters_[static_cast<size_t>(p)];
+      account->SetCounter(p, pulled + (account->CounterIn(p) - pulled) * old_weight / account->policy.weight);
+      double& most = most_counters_[static_cast<size_t>(p)];
+      most = std::max(most, account->CounterIn(p));
     }
     if (was_held_back) LiftHeldBack(*account);
   }
@@ -50,6 +51,8 @@ TenantAccount& FairQueue::AccountOf(const std::string& tenant) {
     account = std::make_unique<TenantAccount>();
     account->name = tenant;
     account->policy = policies_->For(tenant);
+    account->even_tokens = options_.even_tokens;
+    for (const Priority p : kPriorities) account->SetCounter(p, CounterOfOthers(*account, p));  // no credit yet
   }
   account->bucket.Refill(clock_.Now(), account->policy.max_tokens_per_minute);
   return *account;
@@ -164,15 +167,16 @@ TenantAccount* FairQueue::NextTenant(Priority priority, absl::Span<TenantAccount
   };
   double least = std::numeric_limits<double>::infinity();
   for (const TenantAccount* account : waiting_tenants_[c]) {
-    if (may_be_next(account)) least = std::min(least, account->counters[c]);
+    if (may_be_next(account)) least = std::min(least, account->CounterIn(priority));
   }
-  const auto place = [c](const TenantAccount& tenant) {
+  const auto place = [c, priority](const TenantAccount& tenant) {
     const double rows = static_cast<double>(tenant.num_running) / tenant.policy.weight;
-    return std::tuple(rows, tenant.counters[c], tenant.waiting[c].front()->id);
+    return std::tuple(rows, tenant.CounterIn(priority), tenant.waiting[c].front()->id);
   };
   TenantAccount* next = nullptr;
   for (TenantAccount* account : waiting_tenants_[c]) {
-    const bool is_even = account->counters[c] <= least + options_.even_tokens / account->policy.weight;
+    const bool is_even =
+        account->CounterIn(static_cast<Priority>(c)) <= least + options_.even_tokens / account->policy.weight;
     if (is_even && may_be_next(account) && (next == nullptr || place(*account) < place(*next))) next = account;
   }
   return next;
@@ -201,7 +205,8 @@ FairQueue::Offer FairQueue::OfferFrom(TenantAccount& account, Priority priority,
 std::unique_ptr<Request> FairQueue::Take(TenantAccount& account, Priority priority, size_t index) {
   for (Request* overtaken : too_large_) ++overtaken->progress.num_overtakers;
   std::unique_ptr<Request> request = Remove(account, priority, index);
-  least_counters_[static_cast<size_t>(priority)] = account.CounterIn(priority);
+  double& pulled = pulled_counters_[static_cast<size_t>(priority)];
+  pulled = std::max(pulled, account.CounterIn(priority));
   if (!request->progress.charged) Charge(account, priority, PromptPrice(*request));
   request->progress.charged = true;
   request->weight = account.policy.weight;
@@ -232,8 +237,8 @@ double FairQueue::PromptPrice(const Request& request) const {
 }
 
 void FairQueue::Charge(TenantAccount& account, Priority priority, double price) {
-  double& counter = account.CounterIn(priority);
-  counter += price / account.policy.weight;
+  const double counter = account.CounterIn(priority) + price / account.policy.weight;
+  account.SetCounter(priority, counter);
   double& most = most_counters_[static_cast<size_t>(priority)];
   most = std::max(most, counter);
 }
@@ -260,16 +265,24 @@ void FairQueue::Leave(TenantAccount& account) {
   if (was_held_back) LiftHeldBack(account);
 }
 
-void FairQueue::LiftToOthers(TenantAccount& account, Priority priority) {
+// How far those have come that wait and may run; where they have credit, how far those before them had.
+double FairQueue::CounterOfOthers(const TenantAccount& account, Priority priority) const {
+  const auto c = static_cast<size_t>(priority);
   double least = std::numeric_limits<double>::infinity();
-  for (TenantAccount* other : waiting_tenants_[static_cast<size_t>(priority)]) {
+  for (const TenantAccount* other : waiting_tenants_[c]) {
     if (other != &account && other->MayRun()) least = std::min(least, other->CounterIn(priority));
   }
-  if (least == std::numeric_limits<double>::infinity()) least = IdleCounter(priority);
-  account.CounterIn(priority) = std::max(account.CounterIn(priority), least);
+  if (least == std::numeric_limits<double>::infinity()) return IdleCounter(priority);
+  return std::max(least, pulled_counters_[c]);
 }
 
-// Its cap let it run nothing more until now; that earned it no credit among those it goes on with.
+// What it left of its share until now is its credit, up to a bound.
+void FairQueue::LiftToOthers(TenantAccount& account, Priority priority) {
+  const double least = CounterOfOthers(account, priority) - options_.max_credit / account.policy.weight;
+  account.SetCounter(priority, std::max(account.CounterIn(priority), least));
+}
+
+// Its cap let it run nothing more until now; that earned it no more credit than idling.
 void FairQueue::LiftHeldBack(TenantAccount& account) {
   for (int c = 0; c < kNumPriorities; ++c) {
     if (!account.waiting[static_cast<size_t>(c)].empty()) LiftToOthers(account, static_cast<Priority>(c));
@@ -280,11 +293,11 @@ void FairQueue::LiftHeldBack(TenantAccount& account) {
 // another's cost, and all are even.
 double FairQueue::IdleCounter(Priority priority) const {
   const auto c = static_cast<size_t>(priority);
-  return waiting_tenants_[c].empty() ? most_counters_[c] : least_counters_[c];
+  return waiting_tenants_[c].empty() ? most_counters_[c] : pulled_counters_[c];
 }
 
-// Names may come from clients of a gateway without end. What is forgotten comes back as it was: lifted, its bucket
-// full.
+// Names may come from clients of a gateway without end. What is forgotten comes back lifted, its bucket full, and
+// without credit.
 void FairQueue::ForgetIdle() {
   if (accounts_.size() < 2 * num_kept_accounts_) return;
   const absl::Time now = clock_.Now();
@@ -293,7 +306,7 @@ void FairQueue::ForgetIdle() {
     account.bucket.Refill(now, account.policy.max_tokens_per_minute);
     bool is_even = true;
     for (int c = 0; c < kNumPriorities; ++c) {
-      is_even = is_even && account.counters[static_cast<size_t>(c)] <= IdleCounter(static_cast<Priority>(c));
+      is_even = is_even && account.CounterIn(static_cast<Priority>(c)) <= IdleCounter(static_cast<Priority>(c));
     }
     return account.IsIdle() && account.bucket.IsFull() && is_even;
   });
@@ -376,8 +389,8 @@ QueueStats FairQueue::stats() const {
     double least = std::numeric_limits<double>::infinity(), most = -least;
     for (const TenantAccount* account : waiting_tenants_[c]) {
       if (!account->MayRun()) continue;
-      least = std::min(least, account->counters[c]);
-      most = std::max(most, account->counters[c]);
+      least = std::min(least, account->CounterIn(static_cast<Priority>(c)));
+      most = std::max(most, account->CounterIn(static_cast<Priority>(c)));
     }
     stats.fairness_gap = std::max(stats.fairness_gap, most - least);
   }

@@ -34,6 +34,7 @@ struct FairQueueOptions {
   double output_token_price = 2.0;  // in prompt tokens: a drawn token costs a whole step of its row
   double cached_token_price = 0.1;  // of a prompt, where it was not computed but taken up
   double even_tokens = 2048;        // tenants whose counters are so close are even: who runs less comes first
+  double max_credit = 16384;        // what a tenant keeps of the share that it did not take
   double scored_token_price = 8.0;  // of a prompt that is scored: few fit a step, and each takes the output head
   absl::Duration max_time_to_first_token = absl::InfiniteDuration();  // who would wait longer is refused at once
 };
@@ -76,8 +77,8 @@ enum class Verdict {
 // Orders requests by class, then among tenants by a virtual token counter for each class (VTC, arXiv 2401.00588): the
 // tenant that was served least for its weight comes first, or, of those that are even, the one that runs least, so that
 // who has just been served a little more needn't wait for another's long prompt to make up for it; a tenant that asked
-// for nothing, or whose cap held it back, is lifted to the least counter of those that wait, so that idling earns no
-// credit. Within a tenant and class: first come, first served, also for what a replica gives back.
+// for nothing, or whose cap held it back, is lifted to the least counter of those that wait, less the credit that it may
+// keep of what it left; a new one has none. Within a tenant and class: first come, first served, also for what a replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
 // may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.
@@ -168,6 +169,7 @@ class FairQueue {
   std::unique_ptr<Request> Take(TenantAccount& account, Priority priority, size_t index)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Charge(TenantAccount& account, Priority priority, double price) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double CounterOfOthers(const TenantAccount& account, Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftToOthers(TenantAccount& account, Priority priority) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LiftHeldBack(TenantAccount& account) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double IdleCounter(Priority priority) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -197,8 +199,8 @@ class FairQueue {
   int64_t num_reserved_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t num_running_ ABSL_GUARDED_BY(mutex_) = 0;
   // By class.
-  std::array<double, kNumPriorities> least_counters_ ABSL_GUARDED_BY(mutex_){};  // of the tenant last pulled from
-  std::array<double, kNumPriorities> most_counters_ ABSL_GUARDED_BY(mutex_){};   // of all
+  std::array<double, kNumPriorities> pulled_counters_ ABSL_GUARDED_BY(mutex_){};  // the most of a tenant pulled from
+  std::array<double, kNumPriorities> most_counters_ ABSL_GUARDED_BY(mutex_){};    // of all
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;  // grows with everything that may let a replica start more
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // not OK: no replica is left

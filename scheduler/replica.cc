@@ -59,7 +59,7 @@ void Replica::Run(const Reopen& reopen) {
 bool Replica::GoOn(const Reopen& reopen) {
   const absl::Status death = status();
   if (death.ok() || reopen == nullptr) return false;
-  engine_.reset();  // its memory, before there is another
+  TakeEngine().reset();  // its memory, before there is another
   absl::StatusOr<std::unique_ptr<Engine>> engine = reopen(death);
   if (!engine.ok()) return false;
   Revive(*std::move(engine));
@@ -68,9 +68,18 @@ bool Replica::GoOn(const Reopen& reopen) {
 
 void Replica::Revive(std::unique_ptr<Engine> engine) {
   CHECK(engine->limits() == limits_, "a replica's engines are alike");
-  engine_ = std::move(engine);
+  {
+    absl::MutexLock lock(&engine_mutex_);
+    engine_.swap(engine);
+  }
   absl::MutexLock lock(&mutex_);
   status_ = absl::OkStatus();
+}
+
+// Destroying it takes time, which nobody who asks for stats shall wait for.
+std::unique_ptr<Engine> Replica::TakeEngine() {
+  absl::MutexLock lock(&engine_mutex_);
+  return std::move(engine_);
 }
 
 // Takes on what can start at the next step; waits only when there is nothing to do. False: drained, or the engine died.
@@ -170,6 +179,11 @@ void Replica::Tell(const Event& event) {
 Stats Replica::stats() const {
   absl::MutexLock lock(&mutex_);
   return stats_;
+}
+
+EngineStats Replica::engine_stats() const {
+  absl::MutexLock lock(&engine_mutex_);
+  return engine_ == nullptr ? EngineStats() : engine_->stats();
 }
 
 absl::Status Replica::status() const {

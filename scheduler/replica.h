@@ -22,7 +22,7 @@ namespace weft {
 // here or on other replicas. When its engine dies, its requests go back to the queue, and it goes on with another
 // engine, or ends where there is none.
 //
-// Start and Join are for one thread at a time; stats and status for any.
+// Start and Join are for one thread at a time; stats, engine_stats and status for any.
 class Replica {
  public:
   // The engine died of this, and is destroyed: another with the same limits, or an error, and the replica ends. Called
@@ -37,8 +37,9 @@ class Replica {
   void Start(Reopen reopen = nullptr);  // null: it ends with its engine
   void Join();
 
-  Stats stats() const;          // as of the last step
-  absl::Status status() const;  // not OK: the engine died, and no other has come yet
+  Stats stats() const;               // as of the last step
+  EngineStats engine_stats() const;  // as of now; empty while there is none
+  absl::Status status() const;       // not OK: the engine died, and no other has come yet
   const EngineLimits& limits() const { return limits_; }
 
   // The parts of the loop, for a simulator, which has no threads. None of them waits, but FinishStep for the engine.
@@ -56,13 +57,15 @@ class Replica {
  private:
   void Run(const Reopen& reopen);
   bool GoOn(const Reopen& reopen);
+  std::unique_ptr<Engine> TakeEngine();
   bool AdmitArrivals();
   void Die(const absl::Status& status);
   void Tell(const Event& event);
 
   const int id_;
   const EngineLimits limits_;
-  std::unique_ptr<Engine> engine_;  // used by the replica's thread only, as is all that follows
+  mutable absl::Mutex engine_mutex_;  // held by the replica's thread to change which engine it is, by others to use it
+  std::unique_ptr<Engine> engine_;    // used by the replica's thread only, but for its stats, as is all that follows
   Dispatcher& dispatcher_;
   const Clock& clock_;
   Scheduler scheduler_;

@@ -17,6 +17,7 @@ namespace weft {
 // Strict classes: while a higher one waits, it gets rows and blocks before all lower ones.
 enum class Priority : uint8_t { kLow, kNormal, kHigh };
 inline constexpr int kNumPriorities = 3;
+inline constexpr Priority kPriorities[kNumPriorities] = {Priority::kLow, Priority::kNormal, Priority::kHigh};
 
 enum class FinishReason {
   kStop,       // a stop token was drawn

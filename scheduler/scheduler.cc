@@ -1,8 +1,6 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -59,9 +57,14 @@ const Batch& Scheduler::Schedule() {
   StepBudget budget{.tokens = limits_.max_num_batched_tokens, .scores = limits_.max_num_scores};
   building_.num_results = 0;
   building_.num_prompt_tokens = 0;
+  building_.disturbs = false;
   short_of_blocks_ = false;
   DropEnded();
   GrowRunning(budget);
+  // With several stages, those whose turn it was may all have given way for want of blocks; then it is the others'.
+  for (size_t tries = running_.size(); tries > 0 && building_.chunks.empty() && in_flight_.empty(); --tries) {
+    GrowRunning(budget);
+  }
   return BuildBatch();
 }
 
@@ -118,54 +121,6 @@ void Scheduler::TakeThoseThatWaitedLongest(size_t count) {
     if (num_latest == 0) return true;
     --num_latest;
     return false;
-  });
-}
-
-// The tenants of a class share what is left by their weights, and each tenant's prompts its part; what a short prompt
-// doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant, and none is
-// starved.
-void Scheduler::GrowPrompts(StepBudget& budget) {
-  int left = std::min(budget.tokens, pacer_.max_tokens(building_.others_decode));
-  FindPrompts();
-  std::array<double, kNumPriorities> weights{};
-  for (const Prompt& prompt : prompts_)
-    weights[static_cast<size_t>(prompt.sequence->request->priority)] += prompt.weight;
-  for (const Prompt& prompt : prompts_) {
-    if (left == 0) break;
-    double& all = weights[static_cast<size_t>(prompt.sequence->request->priority)];
-    const double part = std::min(1.0, prompt.weight / all);
-    const auto part_of = [part](int whole) { return std::max(1, static_cast<int>(std::lround(whole * part))); };
-    all -= prompt.weight;
-    StepBudget own{.tokens = std::min(left, part_of(left)), .scores = std::min(budget.scores, part_of(budget.scores))};
-    const StepBudget before = own;
-    GrowOne(*prompt.sequence, own);
-    const int num_tokens = before.tokens - own.tokens;
-    left -= num_tokens;
-    budget.tokens -= num_tokens;
-    budget.scores -= before.scores - own.scores;
-    building_.num_prompt_tokens += num_tokens;
-  }
-}
-
-// By class, and in a class those first that need least for their weight: what they leave is then known to the others.
-void Scheduler::FindPrompts() {
-  prompts_.clear();
-  for (const auto& sequence : running_) {
-    const bool stays = sequence->leaving == Sequence::Leaving::kNo;
-    if (stays && sequence->num_uncomputed() > 1) prompts_.push_back({sequence.get(), 0});
-  }
-  for (Prompt& prompt : prompts_) {
-    const auto same_tenant = std::count_if(prompts_.begin(), prompts_.end(), [&](const Prompt& other) {
-      const Request &a = *other.sequence->request, &b = *prompt.sequence->request;
-      return a.account == b.account && a.priority == b.priority;
-    });
-    prompt.weight = prompt.sequence->request->weight / static_cast<double>(same_tenant);
-  }
-  std::sort(prompts_.begin(), prompts_.end(), [](const Prompt& a, const Prompt& b) {
-    const Request &request_a = *a.sequence->request, &request_b = *b.sequence->request;
-    if (request_a.priority != request_b.priority) return request_a.priority > request_b.priority;
-    const double need_a = a.sequence->num_uncomputed() / a.weight, need_b = b.sequence->num_uncomputed() / b.weight;
-    return need_a != need_b ? need_a < need_b : request_a.id < request_b.id;
   });
 }
 

@@ -26,7 +26,8 @@
 namespace weft {
 
 struct SchedulerOptions {
-  double max_prefill_share = 0.5;                     // of a step's tokens, while others decode
+  // Of a step's tokens, while others decode; and of the time, while somebody decodes who comes before those prompts.
+  double max_prefill_share = 0.5;
   absl::Duration max_itl = absl::InfiniteDuration();  // prompts are cut so that a step takes no longer
   bool tell_cache_changes = false;                    // somebody asks for TakeCacheChanges
 };
@@ -69,7 +70,7 @@ class Scheduler {
   // false). Requires CheckFits. Called under the fair queue's lock.
   Verdict Judge(const Request& request, bool may_preempt = true);
   // Those who give way to the request that was judged last suffice, but have not left yet.
-  bool makes_room() const { return makes_room_; }
+  bool makes_room() const { return room_for_.has_value(); }
   // Requires that Judge has just said kTake.
   void Add(std::unique_ptr<Request> request);
   bool HasWork() const { return !running_.empty(); }
@@ -120,13 +121,27 @@ class Scheduler {
   };
   struct Prompt {
     Sequence* sequence = nullptr;
-    double weight = 0;  // of its part of the step
+    double weight = 0;       // of its part of the step
+    bool is_first = false;   // no other prompt's tenant was served less
+    bool gives_way = false;  // to somebody who decodes, or for whom room is made
+  };
+  // Whom room is being made for; it waits in the queue, and may be gone by now.
+  struct Newcomer {
+    Priority priority = Priority::kNormal;
+    double served = 0;  // its tenant
+  };
+  // Sequences that run, by what their tenants were served.
+  struct Compared {
+    int num_served_less = 0;
+    int num_served_more = 0;
+    bool operator==(const Compared&) const = default;
   };
   struct StepInFlight {
     int64_t step = 0;
     size_t num_results = 0;
     int num_prompt_tokens = 0;  // of sequences that need more than one
     bool others_decode = false;
+    bool disturbs = false;  // has prompts in it that give way to somebody who decodes
     std::vector<Chunk> chunks;
   };
   // scheduler.cc: a step.
@@ -134,16 +149,20 @@ class Scheduler {
   void GrowRunning(StepBudget& budget);
   void GrowDecoding(StepBudget& budget);
   void TakeThoseThatWaitedLongest(size_t count);
-  void GrowPrompts(StepBudget& budget);
-  void FindPrompts();
   void GrowOne(Sequence& sequence, StepBudget& budget);
   bool ReserveBlocks(Sequence& sequence, int num_tokens);
   const Batch& BuildBatch();
   void AppendRow(const Chunk& chunk);
   void StartSlot(Sequence& sequence);
   void TellStart(Sequence& sequence);
+  // prompts.cc: its prompts.
+  void GrowPrompts(StepBudget& budget);
+  void FindPrompts();
+  void RankPrompts();
+  bool MayDisturb() const;
   // commit.cc: its results.
   bool CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> tokens);
+  void ObserveDisturbance(const StepInFlight& step, absl::Duration took);
   void CommitScore(Sequence& sequence, const SampledToken& token);
   void CommitToken(Sequence& sequence, const SampledToken& token);
   void Tell(const Sequence& sequence, decltype(Event::what) what);
@@ -156,6 +175,7 @@ class Scheduler {
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
   bool IsKnownMisfit(const Request& request, bool may_preempt) const;
+  Compared Compare(const Request& request) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, bool may_preempt);
   bool HasRoom(int num_blocks) const;
@@ -184,16 +204,18 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  // Requests that did not fit, and how many their tenants ran then: until somebody leaves or that changes, they need no
-  // second look.
+  // Requests that did not fit, how many their tenants ran then, and how many ran of tenants served less or more:
+  // until somebody leaves or that changes, they need no second look.
   struct Misfit {
     int64_t id = 0;
     int64_t num_running = 0;
+    Compared compared;
     bool could_preempt = false;  // and still did not fit
   };
   std::vector<Misfit> misfits_;
-  bool makes_room_ = false;
+  std::optional<Newcomer> room_for_;
   int64_t next_step_ = 0;
+  absl::Duration disturbance_;  // what prompts that give way took beyond their share of the time
   Stats stats_;
 
   // Kept for their memory: a step allocates nothing.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -27,14 +28,31 @@ struct TenantAccount {
   int64_t num_reserved = 0;                              // places promised
   int64_t num_running = 0;
   // Service received so far in each class, in prompt tokens, over the weight. Classes are counted apart: what a tenant
-  // got in a high one, where nobody was before it, costs it no turn in a lower one.
-  std::array<double, kNumPriorities> counters{};
+  // got in a high one, where nobody was before it, costs it no turn in a lower one. Written under the
+  // queue's lock; replicas read them without it, for an order that need not be of this moment.
+  std::array<std::atomic<double>, kNumPriorities> counters{};
+  double even_tokens = 0;  // FairQueueOptions'; never changed
   TokenBucket bucket;
 
-  double& CounterIn(Priority priority) { return counters[static_cast<size_t>(priority)]; }
+  double CounterIn(Priority priority) const {
+    return counters[static_cast<size_t>(priority)].load(std::memory_order_relaxed);
+  }
+  void SetCounter(Priority priority, double counter) {
+    counters[static_cast<size_t>(priority)].store(counter, std::memory_order_relaxed);
+  }
+  // A tenant with a lower counter than this was served less: by more than what counts as even.
+  double EvenFrom(Priority priority, double weight) const { return CounterIn(priority) - even_tokens / weight; }
   Waiting& WaitingIn(Priority priority) { return waiting[static_cast<size_t>(priority)]; }
   bool MayRun() const { return num_running < policy.max_running; }
   bool IsIdle() const { return num_waiting == 0 && num_reserved == 0 && num_running == 0; }
 };
+
+// Of a request that runs, without the lock. Some tests have requests that nobody pays for.
+inline double ServedOf(const Request& request) {
+  return request.account == nullptr ? 0 : request.account->CounterIn(request.priority);
+}
+inline double EvenFrom(const Request& request) {
+  return request.account == nullptr ? 0 : request.account->EvenFrom(request.priority, request.weight);
+}
 
 }  // namespace weft

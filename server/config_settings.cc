@@ -52,8 +52,8 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.model.max_model_len, .auto_is_zero = true}; }},
 
     {"Engine", "replicas",
-     "Copies of the model that serve side by side. They share its weights, the threads and the memory for the KV "
-     "cache.",
+     "Copies of the model that serve side by side. They share the threads, the memory for the KV cache, and, where "
+     "ranks are threads, the weights.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.replicas, .most = 16}; }},
     {"Engine", "tensor-parallel-size", "Ranks that share each layer of a replica; divides the attention heads.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.tensor_parallel_size, .most = 64}; }},

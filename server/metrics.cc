@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "prometheus/gauge.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/text_serializer.h"
@@ -99,6 +100,11 @@ std::string Metrics::Render() const {
     if (source_) snapshot = source_();
   }
   std::vector<prometheus::MetricFamily> families = SchedulerFamilies(snapshot);
+  std::vector<EngineStats> engines;
+  for (SchedulerSnapshot::Replica& replica : snapshot.replicas) engines.push_back(std::move(replica.engine));
+  for (prometheus::MetricFamily& family : engine_metrics_.Families(engines, absl::Now())) {
+    families.push_back(std::move(family));
+  }
   for (prometheus::MetricFamily& family : registry_.Collect()) families.push_back(std::move(family));
   std::ostringstream out;
   prometheus::TextSerializer().Serialize(out, families);

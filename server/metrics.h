@@ -14,6 +14,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/engine_metrics.h"
 #include "server/scheduler_metrics.h"
 
 namespace weft {
@@ -62,7 +63,8 @@ class Metrics {
 
  private:
   prometheus::Registry registry_;
-  mutable absl::Mutex mutex_;  // guards the source, not the numbers
+  mutable EngineMetrics engine_metrics_;  // remembers when it was last looked at
+  mutable absl::Mutex mutex_;             // guards the source, not the numbers
   std::function<SchedulerSnapshot()> source_ ABSL_GUARDED_BY(mutex_);
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& generated_tokens_;

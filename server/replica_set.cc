@@ -47,7 +47,8 @@ std::vector<SchedulerSnapshot::Replica> ReplicaSet::Snapshot() const {
     replicas.push_back({.stats = replicas_[i]->stats(),
                         .is_up = status.state == ReplicaState::kUp,
                         .num_restarts = status.num_restarts,
-                        .is_down_for_good = status.state == ReplicaState::kDown});
+                        .is_down_for_good = status.state == ReplicaState::kDown,
+                        .engine = replicas_[i]->engine_stats()});
   }
   return replicas;
 }

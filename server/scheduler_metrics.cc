@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/string_view.h"
+#include "server/metric_series.h"
 #include "server/priority_name.h"
 
 namespace weft {
@@ -18,27 +19,10 @@ namespace {
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
 using Replicas = std::vector<SchedulerSnapshot::Replica>;
 
 constexpr std::array<absl::string_view, kNumPreemptionReasons> kReasonNames = {"blocks", "priority", "fairness"};
 constexpr char kOtherTenants[] = "other";
-
-ClientMetric Gauge(double value, Labels labels = {}) {
-  ClientMetric metric;
-  metric.label = std::move(labels);
-  metric.gauge.value = value;
-  return metric;
-}
-
-ClientMetric Gauge(int64_t value, Labels labels = {}) { return Gauge(static_cast<double>(value), std::move(labels)); }
-
-ClientMetric Counter(int64_t value, Labels labels = {}) {
-  ClientMetric metric;
-  metric.label = std::move(labels);
-  metric.counter.value = static_cast<double>(value);
-  return metric;
-}
 
 template <size_t kNumBounds>
 ClientMetric Histogram(const FixedHistogram<kNumBounds>& histogram, Labels labels = {}) {

@@ -3,18 +3,20 @@
 
 #include <vector>
 
+#include "engine/engine_stats.h"
 #include "prometheus/metric_family.h"
 #include "scheduler/stats.h"
 
 namespace weft {
 
-// What the scheduler tells at one moment. Plain value.
+// What the scheduler and its engines tell at one moment. Plain value.
 struct SchedulerSnapshot {
   struct Replica {
     Stats stats;
     bool is_up = true;
     int64_t num_restarts = 0;
     bool is_down_for_good = false;
+    EngineStats engine;  // as of now; see EngineMetrics
   };
   std::vector<Replica> replicas;  // by id, dead ones too: what they counted stays counted
   QueueStats queue;

@@ -11,6 +11,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/steady_timer.hpp"
 #include "engine/remote/worker_group.h"
 #include "engine/remote/worker_process.h"
 #include "server/exit_status.h"
@@ -104,6 +106,7 @@ absl::Status ServeOnce(const WorkerProcessOptions& options) {
 
 // Of a host's worker: one engine's life after another.
 int ServeForEver(const WorkerProcessOptions& options) {
+  boost::asio::io_context loop;
   absl::Duration wait = kFirstWait;
   for (;;) {
     const absl::Time start = absl::Now();
@@ -111,7 +114,7 @@ int ServeForEver(const WorkerProcessOptions& options) {
     spdlog::warn("{}", std::string(status.message()));
     if (IsForGood(status)) return kExitConfig;
     if (absl::Now() - start > kLongLife) wait = kFirstWait;
-    absl::SleepFor(wait);
+    boost::asio::steady_timer(loop, absl::ToChronoMilliseconds(wait)).wait();
     wait = std::min(wait * 2, kLongestWait);
   }
 }

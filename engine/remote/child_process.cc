@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 
 namespace weft {
 namespace {
@@ -25,12 +25,6 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   for (std::string& text : texts) pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
-}
-
-std::vector<std::string> Environment(const std::vector<std::string>& more) {
-  std::vector<std::string> variables = more;
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
-  return variables;
 }
 
 // In the child: nothing that allocates or locks, since other threads held what they held when it was forked.
@@ -51,7 +45,7 @@ std::vector<std::string> Environment(const std::vector<std::string>& more) {
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> ForkAndExec(const ChildOptions& options) {
   std::vector<std::string> command = options.command;
-  std::vector<std::string> environment = Environment(options.environment);
+  std::vector<std::string> environment = options.environment;
   const std::vector<char*> argv = Pointers(command), envp = Pointers(environment);
   std::array<int, 2> error_pipe{};
   if (pipe2(error_pipe.data(), O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
@@ -72,9 +66,12 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ForkAndExec(const ChildOptions& op
 
 }  // namespace
 
+ChildProcess::ChildProcess(pid_t pid) : pid_(pid), pid_fd_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
+
 ChildProcess::~ChildProcess() {
   Kill();
   AwaitEnd(absl::InfiniteDuration());
+  if (pid_fd_ >= 0) close(pid_fd_);
 }
 
 void ChildProcess::Kill() {
@@ -83,17 +80,15 @@ void ChildProcess::Kill() {
 }
 
 std::optional<int> ChildProcess::AwaitEnd(absl::Duration timeout) {
-  constexpr absl::Duration kLook = absl::Milliseconds(2);  // the system has no waitpid with a timeout
-  const absl::Time deadline = absl::Now() + timeout;
-  for (;;) {
-    {
-      absl::MutexLock lock(&mutex_);
-      int status = 0;
-      if (!end_.has_value() && waitpid(pid_, &status, WNOHANG) == pid_) end_ = status;
-      if (end_.has_value() || absl::Now() >= deadline) return end_;
-    }
-    absl::SleepFor(kLook);
+  pollfd ended{.fd = pid_fd_, .events = POLLIN, .revents = 0};
+  const int64_t milliseconds = std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout), 0, INT_MAX);
+  const bool for_ever = timeout == absl::InfiniteDuration();
+  while (poll(&ended, 1, for_ever ? -1 : static_cast<int>(milliseconds)) < 0 && errno == EINTR) {
   }
+  absl::MutexLock lock(&mutex_);
+  int status = 0;
+  if (!end_.has_value() && waitpid(pid_, &status, for_ever ? 0 : WNOHANG) == pid_) end_ = status;
+  return end_;
 }
 
 ChildStarter::ChildStarter() {

@@ -20,14 +20,14 @@ namespace weft {
 
 struct ChildOptions {
   std::vector<std::string> command;      // a path, then its arguments
-  std::vector<std::string> environment;  // "NAME=value", beside this process's own
+  std::vector<std::string> environment;  // all of it, "NAME=value"
   std::vector<int> inherited_fds;        // open in the child too, with the same numbers
 };
 
 // Killed with its handle, and reaped. Thread-safe.
 class ChildProcess {
  public:
-  explicit ChildProcess(pid_t pid) : pid_(pid) {}
+  explicit ChildProcess(pid_t pid);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
@@ -40,6 +40,7 @@ class ChildProcess {
 
  private:
   const pid_t pid_;
+  const int pid_fd_;  // readable once it has ended; -1: the system has none
   absl::Mutex mutex_;
   std::optional<int> end_ ABSL_GUARDED_BY(mutex_);
 };

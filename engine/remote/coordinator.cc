@@ -1,6 +1,5 @@
 #include "engine/remote/coordinator.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -158,16 +157,18 @@ class Coordinator::Service final : public v1::Workers::Service {
  private:
   // mkdtemp makes it for its owner alone.
   absl::Status MakeDirectory() {
-    const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-    for (const std::string parent : {runtime == nullptr ? "" : runtime, "/tmp"}) {
-      std::string path = absl::StrCat(parent, "/weft-XXXXXX");
-      constexpr size_t kMaxSocketPath = 90;  // the system's bound is 107
-      if (parent.empty() || path.size() > kMaxSocketPath || mkdtemp(path.data()) == nullptr) continue;
-      directory_ = path;
-      address_ = absl::StrCat("unix:", path, "/workers");
-      return absl::OkStatus();
+    std::string path = absl::StrCat(options_.runtime_dir, "/weft-XXXXXX");
+    constexpr size_t kMaxSocketPath = 90;  // the system's bound is 107
+    if (path.size() > kMaxSocketPath) {
+      return absl::InvalidArgumentError(absl::StrCat("workers: '", path, "' is too long for a socket"));
     }
-    return absl::ErrnoToStatus(errno, "can't make a directory for the workers' socket");
+    if (mkdtemp(path.data()) == nullptr) {
+      return absl::ErrnoToStatus(errno,
+                                 absl::StrCat("workers: can't make a directory in '", options_.runtime_dir, "'"));
+    }
+    directory_ = path;
+    address_ = absl::StrCat("unix:", path, "/workers");
+    return absl::OkStatus();
   }
 
   static std::string Describe(const v1::Hello& hello) {

@@ -16,8 +16,9 @@ namespace weft {
 struct CoordinatorOptions {
   std::string version;  // of this binary: workers must have the same
   int num_nodes = 1;
-  std::string address;  // to listen on for other hosts, "host:port"; empty: none is expected
-  TlsFiles tls;         // of that address
+  std::string runtime_dir = "/tmp";  // in which the socket's private directory is made
+  std::string address;               // to listen on for other hosts, "host:port"; empty: none is expected
+  TlsFiles tls;                      // of that address
   std::function<void(absl::string_view line)> log;
 };
 

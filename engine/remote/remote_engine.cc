@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +10,6 @@
 #include "absl/time/clock.h"
 #include "engine/remote/setup_messages.h"
 #include "engine/remote/step_messages.h"
-#include "engine/shared_stopwatch.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
@@ -50,13 +50,13 @@ class RemoteEngine final : public Engine {
   bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < 2 * limits_.num_stages; }
   bool HasInFlight() const override { return !in_flight_.empty(); }
   absl::Status status() const override { return group_->status(); }
-  EngineStats stats() const override { return {.with_work = with_work_.Total(), .ranks = group_->stats()}; }
+  EngineStats stats() const override { return group_->stats(); }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
     if (in_flight_.empty()) {
       since_ = absl::Now();
-      with_work_.Start();
+      group_->work().Start();
     }
     in_flight_.push_back({batch.step, batch.sampling.size()});
     message_.Clear();
@@ -74,7 +74,7 @@ class RemoteEngine final : public Engine {
     const absl::Time now = absl::Now();
     deadline_.Observe(now - std::exchange(since_, now));
     in_flight_.pop_front();
-    if (in_flight_.empty()) with_work_.Stop();
+    if (in_flight_.empty()) group_->work().Stop();
     return result;
   }
 
@@ -107,14 +107,13 @@ class RemoteEngine final : public Engine {
   StepDeadline deadline_;
   std::deque<InFlight> in_flight_;
   absl::Time since_;  // the oldest in flight has been the oldest
-  SharedStopwatch with_work_;
   v1::EngineMessage message_;
 };
 
 }  // namespace
 
 RemoteEngines::RemoteEngines(const ModelConfig& config, const EngineSetup& setup, const RemoteOptions& options)
-    : config_(config), setup_(setup), options_(options) {}
+    : config_(config), setup_(setup), options_(options), loaded_(static_cast<size_t>(options.num_replicas), 0) {}
 
 RemoteEngines::~RemoteEngines() = default;
 
@@ -143,11 +142,14 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
                                    .address = options_.address,
                                    .threads_per_rank = std::max(1, NumThreads(setup_.device) / num_here),
                                    .command = options_.command,
+                                   .environment = options_.environment,
                                    .join_timeout = options_.join_timeout,
                                    .peer_timeout = std::max(absl::Seconds(60), options_.step_timeout * 2),
                                    .coordinator = *coordinator_,
                                    .starter = starter_};
-  const auto group = std::make_shared<WorkerGroup>(context, absl::StrCat("replica ", replica), [this] { OnEnd(); });
+  const auto group = std::make_shared<WorkerGroup>(
+      context, absl::StrCat("replica ", replica), [this] { OnEnd(); },
+      [this, replica](double loaded) { OnProgress(replica, loaded); });
   {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return absl::CancelledError("the server stops");
@@ -183,6 +185,17 @@ void RemoteEngines::Cancel() {
   for (const std::weak_ptr<WorkerGroup>& group : groups) {
     if (const auto alive = group.lock(); alive != nullptr) alive->Fail(absl::CancelledError("the server stops"));
   }
+}
+
+// Of a thousand parts, since replicas that haven't begun can't say how much they will load.
+void RemoteEngines::OnProgress(int replica, double loaded) {
+  constexpr int64_t kAll = 1000;
+  absl::MutexLock lock(&mutex_);
+  double& own = loaded_[static_cast<size_t>(replica)];
+  if (own >= 1 || setup_.weights.observer.on_bytes == nullptr) return;
+  own = std::max(own, loaded);
+  const double sum = std::accumulate(loaded_.begin(), loaded_.end(), 0.0);
+  setup_.weights.observer.on_bytes(static_cast<int64_t>(sum * kAll / static_cast<double>(loaded_.size())), kAll);
 }
 
 void RemoteEngines::SetOnDeath(std::function<void()> on_death) {

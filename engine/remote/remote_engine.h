@@ -23,14 +23,16 @@ struct RemoteOptions {
   int num_replicas = 1;
   int num_nodes = 1;  // hosts of a replica, this one among them; above 1: one replica
   CoordinatorOptions coordinator;
-  std::string address;               // of this host, as the others reach it
-  std::vector<std::string> command;  // that starts a worker here; it gets "--coordinator ADDRESS" besides
+  std::string address;                   // of this host, as the others reach it
+  std::vector<std::string> command;      // that starts a worker here; it gets "--coordinator ADDRESS" besides
+  std::vector<std::string> environment;  // of the workers here, "NAME=value"
   absl::Duration join_timeout = absl::Minutes(10);
   absl::Duration step_timeout = absl::Seconds(5);  // least; a step that takes 20 times as long as others is hung, too
 };
 
 class RemoteEngines final : public EngineSource {
  public:
+  // setup.weights.observer is told how each replica's first opening goes, and must live as long as that.
   // Errors: InvalidArgument for sizes that don't fit the model or the hosts, certificates, addresses.
   static absl::StatusOr<std::unique_ptr<RemoteEngines>> Start(const ModelConfig& config, const EngineSetup& setup,
                                                               const RemoteOptions& options);
@@ -50,6 +52,7 @@ class RemoteEngines final : public EngineSource {
   RemoteEngines(const ModelConfig& config, const EngineSetup& setup, const RemoteOptions& options);
   absl::Status CheckDigests(const WorkerGroup& group);
   void OnEnd();
+  void OnProgress(int replica, double loaded);
 
   const ModelConfig config_;
   const EngineSetup setup_;
@@ -61,6 +64,7 @@ class RemoteEngines final : public EngineSource {
   ChildStarter starter_;
   std::unique_ptr<Coordinator> coordinator_;
   absl::Mutex mutex_;
+  std::vector<double> loaded_ ABSL_GUARDED_BY(mutex_);  // by replica, of the first time that it opens
   std::vector<std::weak_ptr<WorkerGroup>> opening_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<WorkerGroup::Digests> digests_ ABSL_GUARDED_BY(mutex_);  // of the first that was loaded, by rank

@@ -54,15 +54,17 @@ absl::Status StatusOfEnd(int end, const std::string& who) {
 
 }  // namespace
 
-WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end)
+WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end,
+                         std::function<void(double loaded)> on_progress)
     : context_(context),
       name_(name),
       scope_(RandomToken()),
       on_end_(std::move(on_end)),
+      on_progress_(std::move(on_progress)),
       workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
   digests_.resize(context.plans.size());
-  stats_.resize(context.plans.size());
+  stats_.ranks.resize(context.plans.size());
   for (size_t i = 0; i < workers_.size(); ++i) {
     workers_[i].placed = &context.placement[i];
     workers_[i].seat = std::make_shared<WorkerSeat>(
@@ -131,7 +133,8 @@ absl::Status WorkerGroup::StartProcess(size_t index) {
   Worker& worker = workers_[index];
   const std::string token = RandomToken();
   context_.coordinator.Expect(token, worker.seat);
-  ChildOptions options{.command = context_.command, .environment = {absl::StrCat("WEFT_WORKER_TOKEN=", token)}};
+  ChildOptions options{.command = context_.command, .environment = context_.environment, .inherited_fds = {}};
+  options.environment.push_back(absl::StrCat("WEFT_WORKER_TOKEN=", token));
   options.command.push_back("--coordinator");
   options.command.push_back(context_.coordinator.local_address());
   for (const PlacedRank& rank : worker.placed->ranks) {
@@ -154,10 +157,12 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
   WriteSetup(context_.setup, assignment);
   assignment.set_config_sha256(context_.config_digest);
   assignment.set_scope(scope_);
-  assignment.set_address(context_.address);
   assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
   const PlacedWorker& placed = *workers_[index].placed;
-  assignment.set_threads_per_rank(placed.node_rank == 0 ? context_.threads_per_rank : 0);
+  if (placed.node_rank == 0) {
+    assignment.set_address(context_.address);
+    assignment.set_threads_per_rank(context_.threads_per_rank);
+  }
   for (const PlacedRank& rank : placed.ranks) {
     const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
     v1::RankPlace& place = *assignment.add_ranks();
@@ -219,13 +224,15 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         worker.process_id = message.hello().process_id();
         break;
       case v1::WorkerMessage::kProgress:
-        worker.loaded = std::clamp(message.progress().done(), 0.0, 1.0);
+        worker.loaded = std::clamp(message.progress().done(), worker.loaded, 1.0);
+        if (on_progress_ != nullptr) on_progress_(Loaded());
         break;
       case v1::WorkerMessage::kLoaded:
         for (const v1::RankLoaded& rank : message.loaded().ranks()) {
           if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
         }
         worker.loaded = 1;
+        if (on_progress_ != nullptr) on_progress_(Loaded());
         worker.phase = Phase::kLoaded;
         break;
       case v1::WorkerMessage::kReady:
@@ -237,8 +244,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
       case v1::WorkerMessage::kHeartbeat:
         worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
         for (const v1::RankStats& stats : message.heartbeat().stats()) {
-          if (IsRank(stats.rank())) stats_[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+          if (IsRank(stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
         }
+        stats_.with_work = work_.Total();
         break;
       default:
         break;
@@ -285,13 +293,12 @@ std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
   return digests_;
 }
 
-std::vector<RankStats> WorkerGroup::stats() const {
+EngineStats WorkerGroup::stats() const {
   absl::MutexLock lock(&mutex_);
   return stats_;
 }
 
-double WorkerGroup::loaded() const {
-  absl::MutexLock lock(&mutex_);
+double WorkerGroup::Loaded() const {
   double sum = 0;
   for (const Worker& worker : workers_) sum += worker.loaded;
   return sum / static_cast<double>(workers_.size());

@@ -18,6 +18,7 @@
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
 #include "engine/remote/worker_seat.h"
+#include "engine/shared_stopwatch.h"
 #include "engine/weight_digest.h"
 #include "kernels/device.h"
 #include "weft/v1/worker.pb.h"
@@ -37,8 +38,9 @@ struct WorkerGroupContext {
   const std::string& address;        // of this host, for the others; empty: there are none
   int threads_per_rank = 1;          // on this host
   std::vector<std::string> command;  // that starts a worker here
-  absl::Duration join_timeout;       // for all to join
-  absl::Duration peer_timeout;       // of ranks on different hosts for each other
+  std::vector<std::string> environment;
+  absl::Duration join_timeout;  // for all to join
+  absl::Duration peer_timeout;  // of ranks on different hosts for each other
   Coordinator& coordinator;
   ChildStarter& starter;
 };
@@ -47,7 +49,10 @@ struct WorkerGroupContext {
 class WorkerGroup {
  public:
   // `name`: in messages, "replica 0". `on_end`: called once when it fails, on any thread.
-  WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end);
+  // `on_progress`: called with how much of its weights the group has loaded, 0 to 1; never less than before; may be
+  // null.
+  WorkerGroup(const WorkerGroupContext& context, const std::string& name, std::function<void()> on_end,
+              std::function<void(double loaded)> on_progress);
   ~WorkerGroup();
 
   // Starts the workers here, waits for those of other hosts, and until all have loaded. What each rank's tensors became
@@ -59,11 +64,10 @@ class WorkerGroup {
   using Digests = std::vector<TensorDigest>;
   std::vector<Digests> digests() const;  // by rank
 
-  // What ranks counted when they were last heard of, some of a second ago; by rank.
-  std::vector<RankStats> stats() const;
-
-  // How far loading has come, 0 to 1.
-  double loaded() const;
+  // As of when a rank was last heard of, some of a second ago.
+  EngineStats stats() const;
+  // Runs while steps are under way; for the one who sends them.
+  SharedStopwatch& work() { return work_; }
 
   void Send(const v1::EngineMessage& message);
 
@@ -105,6 +109,7 @@ class WorkerGroup {
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);
+  double Loaded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsRank(int32_t number) const { return number >= 0 && static_cast<size_t>(number) < context_.plans.size(); }
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -113,12 +118,14 @@ class WorkerGroup {
   const std::string name_;
   const std::string scope_;
   const std::function<void()> on_end_;
+  const std::function<void(double loaded)> on_progress_;
   std::vector<std::unique_ptr<GroupMemory>> tensor_memories_;  // by stage; null where it isn't all on this host
   std::vector<std::unique_ptr<GroupMemory>> stage_memories_;   // by tensor rank; likewise
   std::vector<Worker> workers_;
   mutable absl::Mutex mutex_;
   std::vector<Digests> digests_ ABSL_GUARDED_BY(mutex_);  // by rank
-  std::vector<RankStats> stats_ ABSL_GUARDED_BY(mutex_);  // by rank
+  SharedStopwatch work_;
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::StepDone> results_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };

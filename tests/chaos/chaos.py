@@ -228,13 +228,15 @@ def chaos(server, options):
     return outages
 
 
-def report(streams, outages, options):
-    """Gaps during recovery, but for the one in which a stream moved to another replica, beside those without."""
+def report(streams, outages):
+    """Gaps during recovery, but for the longest of each stream and recovery, in which it may have moved to another
+    replica, beside those without."""
     during, outside = [], []
     for gaps in streams.gaps:
-        own = [gap for begin, gap in gaps if any(start <= begin <= end for start, end in outages)]
-        during += sorted(own)[:-1]
-        outside += [gap for begin, gap in gaps if not any(start <= begin <= end for start, end in outages)]
+        overlapping = [[gap for begin, gap in gaps if begin <= end and begin + gap >= start] for start, end in outages]
+        during += [gap for own in overlapping for gap in sorted(own)[:-1]]
+        outside += [gap for begin, gap in gaps
+                    if not any(begin <= end and begin + gap >= start for start, end in outages)]
     took = [end - start for start, end in outages]
     print(f"recovery p50 {quantile(took, .5):.2f} s, longest {max(took):.2f} s; gap between tokens p99 "
           f"{quantile(outside, .99) * 1e3:.0f} ms, while a replica recovers {quantile(during, .99) * 1e3:.0f} ms")
@@ -270,7 +272,7 @@ def main():
         if server.process.poll() is None:
             server.process.kill()
     if outages:
-        report(streams, outages, options)
+        report(streams, outages)
     if options.verbose:
         print(server.text())
     for problem in streams.problems[:10]:

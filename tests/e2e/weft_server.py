@@ -16,12 +16,13 @@ MODEL = "weft-demo"
 
 
 class WeftServer:
-    """`weft serve` on the demo model, on ports that the system picks. A context manager; `stop` tells the exit code."""
+    """`weft serve` on the demo model, on ports that the system picks. A context manager; `stop` tells the exit code.
+    prefix: words before the command."""
 
-    def __init__(self, *flags, model=DEMO_MODEL, env=None):
+    def __init__(self, *flags, model=DEMO_MODEL, env=None, prefix=()):
         self._log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--model", model, "--served-model-name", MODEL, "--port", "0", "--grpc-port", "0",
+            [*prefix, BINARY, "serve", "--model", model, "--served-model-name", MODEL, "--port", "0", "--grpc-port", "0",
              *map(str, flags)],
             stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, **(env or {})},
         )

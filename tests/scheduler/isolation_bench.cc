@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
@@ -14,13 +15,16 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/local_engine.h"
 #include "scheduler/replica.h"
+#include "tests/scheduler/modelled_serving.h"
 
 namespace weft {
 namespace {
 
 constexpr absl::Duration kRunTime = absl::Seconds(20);
+constexpr absl::Duration kWarmUp = absl::Seconds(1);  // not counted: new tenants have no credit yet
 
 // When a request was due, and when its tokens came.
 class TimingSink final : public TokenSink {
@@ -35,8 +39,7 @@ class TimingSink final : public TokenSink {
   bool finished() const { return finished_; }
 
   // For the reader, once the replica has ended.
-  absl::Duration TimeToFirstToken() const { return times_.front() - due_; }
-  bool HasTokens() const { return !times_.empty(); }
+  absl::Time due() const { return due_; }
   const std::vector<absl::Time>& times() const { return times_; }
 
  private:
@@ -58,11 +61,13 @@ struct Latencies {
   size_t count = 0;
 };
 
-Latencies LatenciesOf(const Sinks& sinks) {
+// Of those that were due since.
+template <typename Sinks>
+Latencies LatenciesOf(const Sinks& sinks, absl::Time since = absl::InfinitePast()) {
   std::vector<double> ttft, itl;
   for (const auto& sink : sinks) {
-    if (!sink->HasTokens()) continue;
-    ttft.push_back(absl::ToDoubleMilliseconds(sink->TimeToFirstToken()));
+    if (sink->times().empty() || sink->due() < since) continue;
+    ttft.push_back(absl::ToDoubleMilliseconds(sink->times().front() - sink->due()));
     for (size_t i = 1; i < sink->times().size(); ++i) {
       itl.push_back(absl::ToDoubleMilliseconds(sink->times()[i] - sink->times()[i - 1]));
     }
@@ -77,6 +82,7 @@ struct Settings {
   int64_t max_model_len = 2048;
   SchedulerOptions scheduler;
   std::vector<int> rows = {4, 8, 16, 64};
+  int repetitions = 1;
 };
 
 // A replica with its thread, on a queue that leaves room for every tenant.
@@ -145,32 +151,31 @@ struct Load {
   Shape shape;
 };
 
-// Poisson arrivals of all loads for kRunTime; the sinks of each load.
-std::vector<Sinks> Run(Serving& serving, const std::vector<Load>& loads) {
+// Poisson arrivals of all loads for kRunTime; what the first had.
+Latencies Run(Serving& serving, const std::vector<Load>& loads, int repetition) {
   struct Arrival {
     absl::Duration at;
     size_t load;
   };
   std::vector<Arrival> arrivals;
-  std::mt19937_64 rng(7);
+  std::mt19937_64 rng(static_cast<uint64_t>(7 + repetition));
   for (size_t i = 0; i < loads.size(); ++i) {
     std::exponential_distribution<double> gap(loads[i].requests_per_second);
     for (double t = gap(rng); t < absl::ToDoubleSeconds(kRunTime); t += gap(rng))
       arrivals.push_back({absl::Seconds(t), i});
   }
   std::sort(arrivals.begin(), arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
-  std::vector<Sinks> sinks(loads.size());
+  Sinks sinks;  // of the first load
   const absl::Time begin = absl::Now();
   for (const Arrival& arrival : arrivals) {
     const absl::Time due = begin + arrival.at;
     absl::SleepFor(due - absl::Now());
     const Load& load = loads[arrival.load];
-    if (auto sink = serving.Push(load.tenant, due, load.shape.prompt_tokens, load.shape.output_tokens)) {
-      sinks[arrival.load].push_back(std::move(sink));
-    }
+    auto sink = serving.Push(load.tenant, due, load.shape.prompt_tokens, load.shape.output_tokens);
+    if (sink != nullptr && arrival.load == 0) sinks.push_back(std::move(sink));
   }
   serving.Finish();
-  return sinks;
+  return LatenciesOf(sinks, begin + kWarmUp);
 }
 
 // Requests a second when the queue is never empty.
@@ -196,28 +201,80 @@ constexpr Shape kAggressors[] = {
     {.name = "answers of 500 tokens", .prompt_tokens = 16, .output_tokens = 500},
 };
 
+struct Ratios {
+  std::vector<double> ttft, itl;  // of p99, in each repetition
+};
+
+void BenchOnce(const Settings& settings, int repetition, std::vector<Ratios>& ratios) {
+  const int rows = settings.max_num_seqs;
+  const Load victim{"victim", Capacity(settings, {}) / 10, {}};
+  Latencies solo;
+  {
+    Serving serving(settings);
+    solo = Run(serving, {victim}, repetition);
+  }
+  std::printf("| %d | alone, %zu requests | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, solo.count, solo.ttft_p50,
+              solo.ttft_p99, solo.itl_p50, solo.itl_p99);
+  for (size_t i = 0; i < std::size(kAggressors); ++i) {
+    const Shape& shape = kAggressors[i];
+    Serving serving(settings);
+    const Load aggressor{"aggressor", Capacity(settings, shape) * 10, shape};
+    const Latencies beside = Run(serving, {victim, aggressor}, repetition);
+    const auto given_up = serving.stats().num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)];
+    std::printf("| %d | beside %s (%lld rows given up) | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, shape.name,
+                static_cast<long long>(given_up), beside.ttft_p50, beside.ttft_p99, beside.itl_p50, beside.itl_p99);
+    std::printf("| %d | ... times that alone | %.2f | %.2f | %.2f | %.2f |\n", rows, beside.ttft_p50 / solo.ttft_p50,
+                beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50, beside.itl_p99 / solo.itl_p99);
+    std::fflush(stdout);
+    ratios[i].ttft.push_back(beside.ttft_p99 / solo.ttft_p99);
+    ratios[i].itl.push_back(beside.itl_p99 / solo.itl_p99);
+  }
+}
+
 void BenchIsolation(Settings settings) {
   std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
   for (const int rows : settings.rows) {
     settings.max_num_seqs = rows;
-    const Load victim{"victim", Capacity(settings, {}) / 10, {}};
-    Latencies solo;
-    {
-      Serving serving(settings);
-      solo = LatenciesOf(Run(serving, {victim})[0]);
+    std::vector<Ratios> ratios(std::size(kAggressors));
+    for (int i = 0; i < settings.repetitions; ++i) BenchOnce(settings, i, ratios);
+    for (size_t i = 0; i < ratios.size() && settings.repetitions > 1; ++i) {
+      std::printf("| %d | median of %d ratios, beside %s | | %.2f | | %.2f |\n", rows, settings.repetitions,
+                  kAggressors[i].name, Quantile(ratios[i].ttft, .5), Quantile(ratios[i].itl, .5));
     }
-    std::printf("| %d | alone, %zu requests | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, solo.count,
-                solo.ttft_p50, solo.ttft_p99, solo.itl_p50, solo.itl_p99);
+  }
+}
+
+// The same on the modelled machine of the tests: without noise, and the same on every run.
+void BenchModelled(const Settings& settings) {
+  std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
+  for (const int rows : settings.rows) {
+    const EngineLimits limits{settings.max_model_len, 128 * rows, 16, rows, settings.max_num_batched_tokens, 1500};
+    const auto load = [](const char* tenant, const Shape& shape, double rate) {
+      return ModelledLoad{tenant, rate, shape.prompt_tokens, shape.output_tokens};
+    };
+    const auto run = [&](const std::vector<ModelledLoad>& loads, absl::Duration time) {
+      ModelledServing serving(limits, settings.scheduler);
+      const absl::Time begin = serving.Now();
+      const ModelledServing::Sinks sinks = serving.Run(loads, time).front();
+      return std::pair(LatenciesOf(sinks, begin + kWarmUp),
+                       static_cast<double>(sinks.size()) / absl::ToDoubleSeconds(serving.Now() - begin));
+    };
+    const auto capacity = [&](const Shape& shape) { return run({load("all", shape, 5000)}, absl::Seconds(10)).second; };
+    const ModelledLoad victim = load("victim", {}, capacity({}) / 10);
+    const auto print = [rows](const std::string& what, const Latencies& l, const char* unit) {
+      std::printf("| %d | %s | %.2f%s | %.2f%s | %.2f%s | %.2f%s |\n", rows, what.c_str(), l.ttft_p50, unit, l.ttft_p99,
+                  unit, l.itl_p50, unit, l.itl_p99, unit);
+    };
+    const Latencies solo = run({victim}, absl::Seconds(200)).first;
+    print(absl::StrCat("alone, ", solo.count, " requests"), solo, " ms");
     for (const Shape& shape : kAggressors) {
-      Serving serving(settings);
-      const Load aggressor{"aggressor", Capacity(settings, shape) * 10, shape};
-      const Latencies beside = LatenciesOf(Run(serving, {victim, aggressor})[0]);
-      const auto given_up = serving.stats().num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)];
-      std::printf("| %d | beside %s (%lld rows given up) | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, shape.name,
-                  static_cast<long long>(given_up), beside.ttft_p50, beside.ttft_p99, beside.itl_p50, beside.itl_p99);
-      std::printf("| %d | ... times that alone | %.2f | %.2f | %.2f | %.2f |\n", rows, beside.ttft_p50 / solo.ttft_p50,
-                  beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50, beside.itl_p99 / solo.itl_p99);
-      std::fflush(stdout);
+      const ModelledLoad aggressor = load("aggressor", shape, 10 * capacity(shape));
+      const Latencies beside = run({victim, aggressor}, absl::Seconds(200)).first;
+      print(absl::StrCat("beside ", shape.name), beside, " ms");
+      print("... times that alone",
+            {beside.ttft_p50 / solo.ttft_p50, beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50,
+             beside.itl_p99 / solo.itl_p99},
+            "");
     }
   }
 }
@@ -261,13 +318,16 @@ void BenchLongPrompts(Settings settings) {
 
 int main(int argc, char** argv) {
   const std::string what = argc > 2 ? argv[2] : "";
-  if (what != "isolation" && what != "long-prompts") {
-    std::fprintf(stderr, "usage: weft_isolation_bench MODEL_DIR isolation|long-prompts [MAX_ITL_MS [ROWS]]\n");
+  if (what != "isolation" && what != "modelled" && what != "long-prompts") {
+    std::fprintf(stderr,
+                 "usage: weft_isolation_bench MODEL_DIR isolation|modelled|long-prompts [MAX_ITL_MS [ROWS [TIMES]]]\n");
     return 2;
   }
   weft::Settings settings{.model_dir = argv[1]};
   if (argc > 3) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[3]));
   if (argc > 4) settings.rows = {std::atoi(argv[4])};
+  if (argc > 5) settings.repetitions = std::max(1, std::atoi(argv[5]));
   if (what == "isolation") weft::BenchIsolation(settings);
+  if (what == "modelled") weft::BenchModelled(settings);
   if (what == "long-prompts") weft::BenchLongPrompts(settings);
 }

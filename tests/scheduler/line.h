@@ -27,7 +27,7 @@ struct RequestOptions {
 
 // A queue whose replica takes whatever it is offered.
 struct Line {
-  explicit Line(const FairQueueOptions& options = {.even_tokens = 0}) : queue(options, clock) {}
+  explicit Line(const FairQueueOptions& options = {.even_tokens = 0, .max_credit = 0}) : queue(options, clock) {}
 
   std::shared_ptr<RecordingSink> Push(int64_t id, const std::string& tenant, const RequestOptions& options = {}) {
     auto request = std::make_unique<Request>();

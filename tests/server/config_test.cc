@@ -1,3 +1,5 @@
+#include <fstream>
+#include <iterator>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -61,6 +63,15 @@ TEST(ConfigTest, ReadsEveryKindOfFlag) {
   EXPECT_EQ(config->http.port, 0);
   EXPECT_TRUE(config->auth.insecure);
   EXPECT_EQ(config->log.level, "warn");
+}
+
+TEST(ConfigTest, TheReadmeHasEverySetting) {
+  std::ifstream file(WEFT_SOURCE_DIR "/README.md");
+  const std::string readme(std::istreambuf_iterator<char>(file), {});
+  for (const ConfigSetting& setting : ConfigSettings()) {
+    EXPECT_TRUE(absl::StrContains(readme, absl::StrCat("| `--", setting.name))) << setting.name;
+    EXPECT_TRUE(absl::StrContains(readme, setting.help)) << setting.name << " is described otherwise";
+  }
 }
 
 TEST(ConfigTest, TheModelMayComeWithoutItsFlag) {

@@ -17,13 +17,15 @@ double Slack(double value) { return 1e-9 * (1 + std::abs(value)); }
 
 size_t Index(Priority priority) { return static_cast<size_t>(priority); }
 
-constexpr Priority kClasses[] = {Priority::kLow, Priority::kNormal, Priority::kHigh};
-
 }  // namespace
 
 void Ledger::OnReserve(int tenant, int64_t count, const std::variant<QueuePlaces, Refusal>& answer) {
   Refill(tenant);
   Tenant& own = tenants_[static_cast<size_t>(tenant)];
+  for (const Priority p : kPriorities) {
+    if (!own.has_asked) own.begins_at[Index(p)] = CounterOfOthers(own.account, p).first;
+  }
+  own.has_asked = true;
   const TenantPolicy& policy = scene_.PolicyOf(tenant);
   int64_t own_places = own.num_reserved;
   for (const SimRequest* request : scene_.live) {
@@ -89,24 +91,26 @@ double Ledger::LeastOfOthers(const TenantAccount* account, Priority priority) co
     const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
     if (other->num_running >= policy.max_running) continue;
     const double cost = tenants_[static_cast<size_t>(request->tenant)].books[Index(priority)].cost;
-    least = std::min(least, other->counters[Index(priority)] - cost / policy.weight);
+    least = std::min(least, other->CounterIn(priority) - cost / policy.weight);
   }
   return least;
 }
 
-// Where a tenant is lifted to now, at least and at most: to the others that wait and may run; while nobody waits in
-// this class, to whoever was ever served most there; and otherwise to the tenant that was last pulled from.
-std::pair<double, double> Ledger::LiftOf(const TenantAccount* account, Priority priority) const {
-  const double least = LeastOfOthers(account, priority);
-  if (least < kNone) return {least, least};
+// How far the others have come, at least and at most: those that wait and may run, or who was pulled before them with
+// less credit; and while nobody waits in this class, whoever was ever served most there.
+std::pair<double, double> Ledger::CounterOfOthers(const TenantAccount* account, Priority priority) const {
+  const double least = LeastOfOthers(account, priority), pulled = pulled_[Index(priority)];
+  if (least < kNone) return {std::max(least, pulled), std::max(least, pulled)};
   const bool some_wait = std::any_of(scene_.live.begin(), scene_.live.end(), [&](const SimRequest* request) {
     return request->where == SimRequest::kWaiting && request->raw->priority == priority;
   });
-  if (some_wait) return {pulled_[Index(priority)].least, pulled_[Index(priority)].most};
+  if (some_wait) return {pulled, pulled};
   // A reload may have moved the account of one that nobody here has seen lately, and with it the greatest.
   const auto& [least_most, most_most] = most_[Index(priority)];
-  return {least_most, scene_.plan.num_reloads > 0 ? kNone : most_most};
+  return {least_most, was_ever_reloaded_ ? kNone : most_most};
 }
+
+double Ledger::CreditOf(int tenant) const { return scene_.plan.queue.max_credit / scene_.PolicyOf(tenant).weight; }
 
 void Ledger::BeforePush(const SimRequest& request) {
   const Tenant& own = Of(request);
@@ -114,28 +118,32 @@ void Ledger::BeforePush(const SimRequest& request) {
     return other->tenant == request.tenant && other->where == SimRequest::kWaiting &&
            other->raw->priority == request.priority;
   });
-  counter_before_push_ = own.account != nullptr ? own.account->counters[Index(request.priority)] : 0;
-  lift_before_push_ = LiftOf(own.account, request.priority);
+  counter_before_push_ = own.account != nullptr ? own.account->CounterIn(request.priority) : 0;
+  lift_before_push_ = CounterOfOthers(own.account, request.priority);
+  lift_before_push_.first -= CreditOf(request.tenant);
+  lift_before_push_.second -= CreditOf(request.tenant);
 }
 
-// A tenant that comes back is lifted to the others, so that idling earns no credit; and no further.
+// A tenant that comes back is lifted to the others but for its credit, so that idling earns no more; and no further.
 void Ledger::AfterPush(const SimRequest& request) {
   Tenant& own = Of(request);
   const bool was_known = own.account != nullptr;
   own.account = request.raw->account;
   const size_t c = Index(request.priority);
-  const double after = own.account->counters[c];
+  const double after = own.account->CounterIn(request.priority);
   if (had_none_waiting_) {
     // One that has only had places may have been lifted, unseen; and moved by a reload.
-    const double unseen = scene_.plan.num_reloads > 0 ? kNone : most_[c].most;
+    const double unseen = was_ever_reloaded_ ? kNone : most_[c].most;
     const double high = std::max(was_known ? lift_before_push_.second : unseen, counter_before_push_);
     CHECK(after >= lift_before_push_.first - Slack(after), "who comes back is lifted to the others");
     CHECK(after <= high + Slack(high), "who comes back is lifted no further than to the others");
+    const bool is_sure = !was_ever_reloaded_ && !ForgetsTenants();
+    CHECK(was_known || !is_sure || after >= own.begins_at[c] - Slack(after), "a new name brings no credit");
   } else {
     CHECK(after == counter_before_push_, "who waits is not lifted");
   }
   for (size_t other = 0; other < kNumPriorities; ++other) {
-    if (!was_known || other == c) own.books[other].counter = own.account->counters[other];
+    if (!was_known || other == c) own.books[other].counter = own.account->counters[other].load();
   }
   own.level -= static_cast<double>(request.prompt.size());
   --own.num_reserved;
@@ -153,19 +161,20 @@ void Ledger::Begin() {
 
     tenant.num_running = tenant.account != nullptr ? tenant.account->num_running : 0;
     if (!tenant.was_held_back) continue;
-    for (const Priority p : kClasses) tenant.books[Index(p)].least_of_others = LeastOfOthers(tenant.account, p);
+    for (const Priority p : kPriorities) tenant.books[Index(p)].least_of_others = LeastOfOthers(tenant.account, p);
   }
 }
 
-void Ledger::End(const std::array<Whereabouts::Counters, kNumPriorities>& pulled_counters) {
-  pulled_ = pulled_counters;
+void Ledger::End(const std::array<double, kNumPriorities>& pulled_counters) {
+  for (size_t c = 0; c < kNumPriorities; ++c) pulled_[c] = std::max(pulled_[c], pulled_counters[c]);
   AddPrices();
   for (size_t i = 0; i < tenants_.size(); ++i) {
     const double weight = scene_.PolicyOf(static_cast<int>(i)).weight;
     for (size_t c = 0; c < kNumPriorities; ++c) {
       const Book& book = tenants_[i].books[c];
       most_[c].most = std::max(most_[c].most, book.counter + book.cost / weight);
-      if (tenants_[i].account != nullptr) most_[c].least = std::max(most_[c].least, tenants_[i].account->counters[c]);
+      if (tenants_[i].account == nullptr) continue;
+      most_[c].least = std::max(most_[c].least, tenants_[i].account->CounterIn(static_cast<Priority>(c)));
     }
   }
   for (auto& [least, most] : most_) most = std::max(most, least);
@@ -174,13 +183,13 @@ void Ledger::End(const std::array<Whereabouts::Counters, kNumPriorities>& pulled
   for (size_t i = 0; i < tenants_.size(); ++i) {
     Tenant& tenant = tenants_[i];
     if (tenant.account == nullptr) continue;
-    for (const Priority p : kClasses) {
+    for (const Priority p : kPriorities) {
       CheckCounter(static_cast<int>(i), tenant, p);
-      if (num_left == 1 && tenant.num_left == 1 && tenant.left_at_end) CheckLift(tenant, p);
+      if (num_left == 1 && tenant.num_left == 1 && tenant.left_at_end) CheckLift(static_cast<int>(i), p);
     }
   }
   if (scene_.plan.scenario == Scenario::kFair) {
-    for (const Priority p : kClasses) CheckShares(p);
+    for (const Priority p : kPriorities) CheckShares(p);
   }
   if (!ForgetsTenants()) return;
   for (Tenant& tenant : tenants_) tenant.account = nullptr;
@@ -220,7 +229,7 @@ void Ledger::CheckCounter(int index, Tenant& tenant, Priority priority) {
   Book& book = tenant.books[Index(priority)];
   const double paid = book.price / policy.weight;
   const double expected = book.counter + paid;
-  const double actual = tenant.account->counters[Index(priority)];
+  const double actual = tenant.account->CounterIn(priority);
   const double most = most_[Index(priority)].most;
   book.counter = actual;
   book.service += paid;
@@ -230,18 +239,20 @@ void Ledger::CheckCounter(int index, Tenant& tenant, Priority priority) {
   CHECK(actual <= most + Slack(most), "a tenant is lifted no further than to the others");
 }
 
-// One of a tenant's requests has left, and its cap held others back until then: that earned it no credit.
-void Ledger::CheckLift(const Tenant& tenant, Priority priority) const {
+// One of a tenant's requests has left, and its cap held others back until then: that earned it no more credit.
+void Ledger::CheckLift(int index, Priority priority) const {
+  const Tenant& tenant = tenants_[static_cast<size_t>(index)];
   const double before = tenant.books[Index(priority)].least_of_others;
-  const double least = std::min(before, LeastOfOthers(tenant.account, priority));
+  const double of_others = std::min(before, LeastOfOthers(tenant.account, priority));
+  const double least = std::max(of_others, pulled_[Index(priority)]) - CreditOf(index);
   if (!tenant.was_held_back || tenant.account->num_running != tenant.num_running - 1) return;
   if (before == kNone || tenant.account->waiting[Index(priority)].empty()) return;
-  CHECK(tenant.account->counters[Index(priority)] >= least - Slack(least),
-        "whom its cap held back is lifted to the others");
+  CHECK(tenant.account->CounterIn(priority) >= least - Slack(least), "whom its cap held back is lifted to the others");
 }
 
 // The bound of the virtual token counter: two tenants that always want more are served the same over their weights, but
-// for twice what one may be given before it is counted. Caps let counters part before, by twice as much again.
+// for twice what one may be given before it is counted, and for the credit of one. Caps let counters part before, by
+// twice as much again.
 void Ledger::CheckShares(Priority priority) {
   const size_t count = tenants_.size();
   auto& [gaps, both_want] = gaps_[Index(priority)];
@@ -258,7 +269,8 @@ void Ledger::CheckShares(Priority priority) {
     has_caps = has_caps || policy.max_running < TenantPolicy::kUnlimited;
   }
   const double prompt = std::max(plan.queue.scored_token_price, 1.0) * static_cast<double>(plan.limits.max_model_len);
-  const double bound = ((has_caps ? 4 : 2) * (prompt + output) + plan.queue.even_tokens) / lightest;
+  const double bound =
+      ((has_caps ? 4 : 2) * (prompt + output) + plan.queue.even_tokens + plan.queue.max_credit) / lightest;
   const auto wants_more = [&](size_t i) {
     const TenantAccount* const account = tenants_[i].account;
     return account != nullptr && !account->waiting[Index(priority)].empty() && account->MayRun();

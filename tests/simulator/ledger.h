@@ -21,7 +21,7 @@ class Ledger {
   void OnReturn(int tenant, int64_t count);  // of places
   void OnTimeToFirstToken(int tenant);       // CheckTimeToFirstToken was called
 
-  void OnReload() { was_reloaded_ = true; }  // of the policies
+  void OnReload() { was_reloaded_ = was_ever_reloaded_ = true; }  // of the policies
 
   // Around a push.
   void BeforePush(const SimRequest& request);
@@ -30,7 +30,7 @@ class Ledger {
   // Before and after each part of an event; what was told in between costs its tenant something. The pulled counters
   // are Whereabouts'.
   void Begin();
-  void End(const std::array<Whereabouts::Counters, kNumPriorities>& pulled_counters);
+  void End(const std::array<double, kNumPriorities>& pulled_counters);
 
   int64_t num_reserved() const { return num_reserved_; }
 
@@ -46,10 +46,12 @@ class Ledger {
   struct Tenant {
     const TenantAccount* account = nullptr;  // null: it may have been forgotten
     std::array<Book, kNumPriorities> books;
-    int64_t num_running = 0;     // before this part
-    int num_left = 0;            // of its running requests, in this part
-    bool left_at_end = false;    // the last of them, having all its tokens
-    bool was_held_back = false;  // before this part, by its cap
+    int64_t num_running = 0;                         // before this part
+    int num_left = 0;                                // of its running requests, in this part
+    bool left_at_end = false;                        // the last of them, having all its tokens
+    bool was_held_back = false;                      // before this part, by its cap
+    bool has_asked = false;                          // for a place, ever
+    std::array<double, kNumPriorities> begins_at{};  // how far the others had come then
 
     int64_t num_reserved = 0;
     // A token bucket.
@@ -62,19 +64,26 @@ class Ledger {
   bool ForgetsTenants() const { return tenants_.size() > 60; }
   void Refill(int tenant);
   double LeastOfOthers(const TenantAccount* account, Priority priority) const;
-  std::pair<double, double> LiftOf(const TenantAccount* account, Priority priority) const;
+  std::pair<double, double> CounterOfOthers(const TenantAccount* account, Priority priority) const;
+  double CreditOf(int tenant) const;
   void AddPrices();
   void CheckCounter(int index, Tenant& tenant, Priority priority);
-  void CheckLift(const Tenant& tenant, Priority priority) const;
+  void CheckLift(int index, Priority priority) const;
   void CheckShares(Priority priority);
 
   Scene& scene_;
   std::vector<Tenant> tenants_;
   int64_t num_reserved_ = 0;
   bool was_reloaded_ = false;  // in this part of the event
+  bool was_ever_reloaded_ = false;
   // By class.
-  std::array<Whereabouts::Counters, kNumPriorities> pulled_{};  // of whoever was pulled last
-  std::array<Whereabouts::Counters, kNumPriorities> most_{};    // the greatest that any tenant ever had lies between
+  std::array<double, kNumPriorities> pulled_{};  // the greatest of a tenant just before it was pulled from
+  // The greatest that any tenant ever had lies between.
+  struct Most {
+    double least = 0;
+    double most = 0;
+  };
+  std::array<Most, kNumPriorities> most_{};
   std::pair<double, double> lift_before_push_;
   double counter_before_push_ = 0;
   bool had_none_waiting_ = false;

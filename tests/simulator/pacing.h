@@ -21,7 +21,7 @@ class Pacing {
         most_(std::max(1, static_cast<int>(plan.scheduler.max_prefill_share * plan.limits.max_num_batched_tokens))) {}
 
   void OnSubmit(const Batch& batch, const std::vector<SimRequest*>& rows, int64_t took_us) {
-    Step step{.took = absl::Microseconds(took_us)};
+    Step step{.took = absl::Microseconds(took_us) * plan_.limits.num_stages};  // between two tokens of a sequence
     for (const SamplingRow& sampling : batch.sampling) {
       const auto row = static_cast<size_t>(sampling.row);
       const bool is_single = batch.row_begin[row + 1] - batch.row_begin[row] == 1;

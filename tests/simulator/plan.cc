@@ -151,6 +151,9 @@ Plan DrawPlan(uint64_t seed) {
   plan.dispatcher.num_replicas = plan.num_replicas;
   plan.scheduler.tell_cache_changes = plan.num_replicas > 1;
   plan.queue.even_tokens = random.Of({0.0, 10.0, 200.0});
+  plan.queue.max_credit = random.Of({0.0, 50.0, 500.0});
+  plan.limits.num_stages = random.Of({1, 1, 1, 2, 3});
+  if (plan.max_in_flight > 1) plan.max_in_flight = 2 * plan.limits.num_stages;
   return plan;
 }
 

@@ -9,6 +9,7 @@
 
 #include "kernels/check.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/tenant_account.h"
 #include "tests/simulator/scene.h"
 
 namespace weft {
@@ -24,22 +25,17 @@ class Preemptions {
     }
   }
 
-  // After a pull that started nobody and stopped at `blocked`: when those that leave have left, there is room for it.
-  // Only where nothing is shared and nobody passed is it known for whom they made way, and how many blocks come free.
-  void CheckPull(const SimRequest* blocked) const {
-    const int64_t num_gone = Num(PreemptionReason::kPriority) + Num(PreemptionReason::kFairness);
-    if (num_gone == 0 || blocked == nullptr || !scene_.plan.HasNoPasses() || scene_.plan.num_replicas > 1) return;
-    const EngineLimits& limits = scene_.plan.limits;
-    int64_t num_blocks = scheduler_.stats().num_free_blocks;
-    int64_t num_staying = 0;
-    for (const auto& sequence : scheduler_.running()) {
-      const bool stays = sequence->leaving == Sequence::Leaving::kNo;
-      num_staying += stays ? 1 : 0;
-      num_blocks += stays ? 0 : sequence->blocks.size();
+  // After a pull that started nobody and stopped at `blocked`. Only where nothing is shared and nobody passed is it
+  // known for whom others made way, and how many blocks come free.
+  void CheckPull(const SimRequest& blocked) const {
+    if (!scene_.plan.HasNoPasses() || scene_.plan.num_replicas > 1) return;
+    if (Num(PreemptionReason::kPriority) + Num(PreemptionReason::kFairness) > 0) CheckSuffices(blocked);
+    for (const Request* request : ranked_) {
+      if (Num(PreemptionReason::kFairness) > 0 && request->priority == blocked.priority && !Stays(request)) {
+        CHECK(MayTakeFrom(*blocked.raw, *request->account, 1), "a row goes to who was served less, or runs less");
+      }
     }
-    const auto num_tokens = static_cast<int64_t>(blocked->prompt.size() + blocked->num_tokens);
-    const int64_t num_needed = (num_tokens + limits.block_size - 1) / limits.block_size;
-    CHECK(num_staying < limits.max_num_seqs && num_needed + num_staying <= num_blocks, "nobody gives way in vain");
+    CheckNobodyElseMust(blocked);
   }
 
   // After steps were submitted: where blocks ran out, the last in rank gave way, and those before it stay.
@@ -60,6 +56,64 @@ class Preemptions {
   }
 
  private:
+  // When those that leave have left, there is room for it.
+  void CheckSuffices(const SimRequest& blocked) const {
+    int64_t num_blocks = scheduler_.stats().num_free_blocks;
+    for (const auto& sequence : scheduler_.running()) {
+      num_blocks += sequence->leaving == Sequence::Leaving::kNo ? 0 : sequence->blocks.size();
+    }
+    const int64_t num_staying = NumStaying(nullptr);
+    CHECK(num_staying < scene_.plan.limits.max_num_seqs && NumNeeded(blocked) + num_staying <= num_blocks,
+          "nobody gives way in vain");
+  }
+
+  // Where only a row is missing, nobody has one that the tenant of `blocked` may take.
+  void CheckNobodyElseMust(const SimRequest& blocked) const {
+    const EngineLimits& limits = scene_.plan.limits;
+    const int64_t longest = (limits.max_model_len + limits.block_size - 1) / limits.block_size;
+    const auto& running = scheduler_.running();
+    if (limits.num_blocks < longest * (limits.max_num_seqs + 1) || NumStaying(nullptr) < limits.max_num_seqs) return;
+    int num_uncomputed = 0;
+    for (const auto& sequence : running) num_uncomputed += sequence->num_uncomputed();
+    if (num_uncomputed >= limits.max_num_batched_tokens) return;  // the step may be full
+    for (const auto& sequence : running) {
+      const Request& other = *sequence->request;
+      CHECK(other.priority >= blocked.priority, "a higher class takes a row");
+      CHECK(other.priority > blocked.priority || !MayTakeFrom(*blocked.raw, *other.account, 0),
+            "who was served less, or runs less, takes a row");
+    }
+  }
+
+  // Whether the newcomer's tenant may have a row of the other's; or may have had, when so many were `given` already.
+  bool MayTakeFrom(const Request& newcomer, const TenantAccount& other, int given) const {
+    const TenantAccount& own = *newcomer.account;
+    const Priority priority = newcomer.priority;
+    if (&own == &other || other.CounterIn(priority) < own.EvenFrom(priority, own.policy.weight)) return false;
+    const auto rows_left = static_cast<double>(NumStaying(&other) + given - 1);
+    if (own.CounterIn(priority) < other.EvenFrom(priority, other.policy.weight)) return rows_left > 0;
+    const auto rows = static_cast<double>(NumStaying(&own) + 1);
+    return rows_left / other.policy.weight >= rows / own.policy.weight;
+  }
+
+  // Of a tenant, or of all.
+  int64_t NumStaying(const TenantAccount* account) const {
+    return std::count_if(scheduler_.running().begin(), scheduler_.running().end(), [account](const auto& sequence) {
+      return sequence->leaving == Sequence::Leaving::kNo &&
+             (account == nullptr || sequence->request->account == account);
+    });
+  }
+
+  bool Stays(const Request* request) const {
+    return std::any_of(scheduler_.running().begin(), scheduler_.running().end(), [request](const auto& sequence) {
+      return sequence->request.get() == request && sequence->leaving == Sequence::Leaving::kNo;
+    });
+  }
+
+  int64_t NumNeeded(const SimRequest& request) const {
+    const int64_t block_size = scene_.plan.limits.block_size;
+    return (static_cast<int64_t>(request.prompt.size() + request.num_tokens) + block_size - 1) / block_size;
+  }
+
   int64_t Num(PreemptionReason reason) const {
     const auto i = static_cast<size_t>(reason);
     return scheduler_.stats().num_preemptions[i] - before_[i];

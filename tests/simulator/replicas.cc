@@ -30,6 +30,7 @@ void World::StartReplica(size_t index) {
   r.replica =
       std::make_unique<Replica>(static_cast<int>(index), std::move(engine), plan.scheduler, dispatcher_, scene_.clock);
   r.pacing.emplace(plan);
+  r.giving_way.emplace(plan);
   r.phase = Phase::kPull;
   r.restarts = false;
   r.num_steps = 0;
@@ -86,7 +87,7 @@ void World::Pull(size_t index) {
   r.replica->PullWork();
   r.looked_us = scene_.clock.now_us();
   const bool pulled_any = whereabouts_.AfterPull(static_cast<int>(index));
-  if (!pulled_any) preemptions.CheckPull(whereabouts_.blocked());
+  if (!pulled_any && whereabouts_.blocked() != nullptr) preemptions.CheckPull(*whereabouts_.blocked());
   if (r.replica->HasWork()) {
     r.phase = Phase::kSubmit;
     return;
@@ -115,7 +116,10 @@ void World::Collect(size_t index) {
   r.replica->FinishStep();
   r.phase = Phase::kPublish;
   const Stats stats = r.replica->scheduler().stats();
-  if (stats.num_steps > r.num_steps) r.pacing->OnCommit(static_cast<int>(stats.max_prefill_tokens));
+  if (stats.num_steps > r.num_steps) {
+    r.pacing->OnCommit(static_cast<int>(stats.max_prefill_tokens));
+    r.giving_way->OnCommit();
+  }
   r.num_steps = stats.num_steps;
   if (r.replica->status().ok()) return;
   scene_.trace.Note("replica dies", static_cast<int64_t>(index), static_cast<int64_t>(in_steps.size()));
@@ -199,6 +203,7 @@ SimEngine::Host::Fate World::Decide(size_t index, const Batch& batch, const std:
   if (!quiet_ && random_.Chance(plan.steps.is_late)) took_us *= 100;
   const StepFault fault = DrawFault(batch, rows);
   replicas_[index].pacing->OnSubmit(batch, rows, took_us);
+  replicas_[index].giving_way->OnSubmit(batch, rows, replicas_[index].replica->scheduler(), took_us);
   scene_.trace.Note("step", static_cast<int64_t>(index), batch.step, batch.num_tokens());
   for (size_t row = 0; row < rows.size(); ++row) {
     scene_.trace.Note("  row", rows[row]->id, batch.positions[static_cast<size_t>(batch.row_begin[row])],

@@ -15,6 +15,12 @@ constexpr int kMaxOvertakers = 8;  // start before one that is too large just no
 // Whether a pull may leave it where it is and still start one behind it.
 bool MayBePassed(const SimRequest& request) { return request.IsSuspect() || !request.raw->prefix_keys.empty(); }
 
+std::array<double, kNumPriorities> CountersOf(const TenantAccount& account) {
+  std::array<double, kNumPriorities> counters{};
+  for (const Priority p : kPriorities) counters[static_cast<size_t>(p)] = account.CounterIn(p);
+  return counters;
+}
+
 }  // namespace
 
 void Whereabouts::BeforePull() {
@@ -28,7 +34,7 @@ void Whereabouts::BeforePull() {
       const TenantPolicy& policy = scene_.PolicyOf(request->tenant);
       line = lines_.insert(
           line,
-          {request->tenant, &account, account.counters, policy.weight, account.num_running, policy.max_running, {}});
+          {request->tenant, &account, CountersOf(account), policy.weight, account.num_running, policy.max_running, {}});
     }
     line->waiting[static_cast<size_t>(request->priority)].push_back(request);
     request->was_promised = scene_.dispatcher->IsPromised(request->id);
@@ -64,7 +70,6 @@ bool Whereabouts::AfterPull(int replica) {
 // The order in which requests are offered follows from the queue's rules: by class, then by the tenant's counter, then
 // by its rows, then by age, until one is taken or may not be passed; and no tenant runs more than it may.
 void Whereabouts::CheckOrder(size_t num_pulled) {
-  has_pulled_ = {};
   const auto is_overdue = [this](const SimRequest* request) { return request->deadline <= scene_.clock.Now(); };
   for (Line& line : lines_) {
     for (auto& waiting : line.waiting) std::erase_if(waiting, is_overdue);
@@ -150,9 +155,7 @@ void Whereabouts::Take(Line& line, Priority priority, size_t index) {
   for (SimRequest* overtaken : overtaken_) ++overtaken->num_overtakers;
   const auto c = static_cast<size_t>(priority);
   double& counter = line.counters[c];
-  Counters& pulled = pulled_counters_[c];
-  if (!std::exchange(has_pulled_[c], true)) pulled = {counter, counter};
-  pulled = {std::min(pulled.least, counter), std::max(pulled.most, counter)};
+  pulled_counters_[c] = std::max(pulled_counters_[c], counter);
   ++line.num_running;
   if (request.charged) return;
   const double price = request.sampling.score_prompt ? scene_.plan.queue.scored_token_price : 1.0;
@@ -169,7 +172,8 @@ void Whereabouts::AfterPublish(int replica, const Scheduler& scheduler) {
       scene_.trace.Note("preempted", request->id, replica);
     }
     if (request->cancelled) {
-      CHECK(++request->publishes_since_cancel <= 2, "who is cancelled has ended within two steps");
+      CHECK(++request->publishes_since_cancel <= std::max(2, scene_.plan.max_in_flight),
+            "who is cancelled has ended within two steps of each stage");
     }
   }
 }

@@ -26,13 +26,8 @@ class Whereabouts {
   // The queue's counts are those that follow from where everybody is.
   void CheckCounts() const;
 
-  // Of the tenants whose requests of one class started in the last pulls that started any, the least and the most
-  // counter just before.
-  struct Counters {
-    double least = 0;
-    double most = 0;
-  };
-  const std::array<Counters, kNumPriorities>& pulled_counters() const { return pulled_counters_; }
+  // By class, the most that the counter of a tenant was in the last pulls, just before one of its requests was taken.
+  const std::array<double, kNumPriorities>& pulled_counters() const { return pulled_counters_; }
 
   // The first that was offered in the last pull and may not be passed; null: there was none.
   const SimRequest* blocked() const { return blocked_; }
@@ -65,9 +60,8 @@ class Whereabouts {
   Scene& scene_;
   std::vector<Line> lines_;  // as of BeforePull
   const SimRequest* blocked_ = nullptr;
-  std::array<Counters, kNumPriorities> pulled_counters_{};
-  std::array<bool, kNumPriorities> has_pulled_{};  // in these pulls
-  std::vector<SimRequest*> overtaken_;             // by the one that is taken next
+  std::array<double, kNumPriorities> pulled_counters_{};
+  std::vector<SimRequest*> overtaken_;  // by the one that is taken next
 };
 
 }  // namespace weft

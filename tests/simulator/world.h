@@ -13,6 +13,7 @@
 #include "scheduler/dispatcher.h"
 #include "scheduler/replica.h"
 #include "tests/simulator/blame.h"
+#include "tests/simulator/giving_way.h"
 #include "tests/simulator/ledger.h"
 #include "tests/simulator/pacing.h"
 #include "tests/simulator/random.h"
@@ -84,6 +85,7 @@ class World {
     std::unique_ptr<Replica> replica;  // null: dead
     SimEngine* engine = nullptr;       // the replica's
     std::optional<Pacing> pacing;
+    std::optional<GivingWay> giving_way;
     Phase phase = Phase::kPull;
     uint64_t turn = 0;
     bool wakes = false;  // it is idle, and its turn is scheduled because something changed

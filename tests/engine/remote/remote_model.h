@@ -1,6 +1,8 @@
 // Engines of a fixture model whose ranks are processes of this host.
 #pragma once
 
+#include <unistd.h>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,6 +29,7 @@ class RemoteModel {
       log_.emplace_back(line);
     };
     options.command = TestWorkerCommand();
+    for (char** variable = environ; *variable != nullptr; ++variable) options.environment.emplace_back(*variable);
     options.join_timeout = absl::Seconds(20);
     options.step_timeout = step_timeout;
     auto engines = RemoteEngines::Start(config, SetupOf(c, config), options);

@@ -1,0 +1,131 @@
+#include "server/engine_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/local_engine.h"
+#include "engine/memory_need.h"
+#include "engine/remote/remote_engine.h"
+#include "kernels/device.h"
+#include "kernels/status_macros.h"
+#include "server/machine.h"
+#include "server/version.h"
+#include "spdlog/spdlog.h"
+
+namespace weft {
+namespace {
+
+// What the process may use of the machine's memory.
+int64_t UsableMemory() {
+  const Machine machine = InspectMachine();
+  constexpr int64_t kUnknown = int64_t{4} << 30;  // /proc is hidden: a guess that most machines hold
+  const int64_t total = machine.memory_bytes.value_or(kUnknown);
+  return std::min(total, machine.memory_limit_bytes.value_or(total));
+}
+
+// Longest context and size of each replica's KV cache, where the operator leaves them open: the model's own limit, and
+// a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them for all replicas. Only when
+// both are open does the context shrink to what the cache holds; a cache that was asked for and is too small is refused
+// by the engine, with arithmetic.
+absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
+                         EngineSetup& options) {
+  const int64_t trained = config.max_position_embeddings;
+  if (model.max_model_len > trained) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max-model-len: ", model.max_model_len, " tokens are more than the model's max_position_embeddings ", trained));
+  }
+  if (model.max_model_len == 1) {
+    return absl::InvalidArgumentError("max-model-len: 1 token leaves no room for a prompt and an output");
+  }
+  ASSIGN_OR_RETURN(const int64_t block_bytes, KvCacheBytes(config, options, options.block_size));
+  const int64_t budget = (engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4) / engine.replicas;
+  const int64_t budget_tokens = budget / block_bytes * options.block_size;
+  const bool both_open = model.max_model_len == 0 && engine.kv_cache_bytes == 0;
+  const int64_t longest = both_open ? std::clamp<int64_t>(budget_tokens, 2, trained) : trained;
+  options.max_model_len = model.max_model_len > 0 ? model.max_model_len : longest;
+  options.kv_cache_bytes = budget;
+  if (engine.kv_cache_bytes > 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t sequence_bytes, KvCacheBytes(config, options, options.max_model_len));
+  options.kv_cache_bytes = std::min(budget, sequence_bytes * engine.max_num_seqs);
+  return absl::OkStatus();
+}
+
+// On this machine, before anything is read or allocated for it.
+absl::Status CheckMachine(const Config& config, const ModelConfig& model, const EngineSetup& setup,
+                          std::vector<std::string>& warnings) {
+  const int num_nodes = config.workers.num_nodes;
+  const int num_copies = config.workers.kind == WorkerKind::kThreads ? 1 : config.engine.replicas;
+  ASSIGN_OR_RETURN(MemoryNeed need, MemoryNeedOf(model, setup, config.engine.replicas, num_copies));
+  for (int64_t* bytes : {&need.weights, &need.kv_cache, &need.messages}) *bytes /= num_nodes;
+  RETURN_IF_ERROR(CheckMemory(need, UsableMemory()));
+  const int num_ranks = setup.parallel.num_ranks() * config.engine.replicas / num_nodes;
+  const int num_cores = NumThreads({});
+  if (num_ranks > 1 && num_ranks > num_cores) {
+    warnings.push_back(absl::StrCat(num_ranks, " ranks (replicas x tensor-parallel-size x pipeline-parallel-size) on ",
+                                    num_cores, " cores wait for each other: expect no speed from them"));
+  }
+  return absl::OkStatus();
+}
+
+EngineSetup SetupFor(const Config& config, const ModelDir& files) {
+  EngineSetup options;
+  options.model_dir = files;
+  options.weights.format = config.model.load_format;
+  options.weights.dtype = config.model.weight_dtype;
+  options.device.num_threads = config.engine.threads;
+  options.parallel = {.tensor = config.engine.tensor_parallel_size,
+                      .pipeline = config.engine.pipeline_parallel_size,
+                      .expert = config.engine.expert_parallel_size,
+                      .layers = *ParsePipelineLayers(config.engine.pipeline_layers)};  // Validate has read it
+  options.max_num_seqs = config.engine.max_num_seqs;
+  options.max_num_batched_tokens = config.engine.max_num_batched_tokens;
+  options.block_size = config.engine.block_size;
+  return options;
+}
+
+std::string HostOf(const std::string& host_port) { return host_port.substr(0, host_port.rfind(':')); }
+
+RemoteOptions RemoteOptionsFor(const Config& config) {
+  const WorkerOptions& workers = config.workers;
+  RemoteOptions options{.num_replicas = config.engine.replicas,
+                        .num_nodes = workers.num_nodes,
+                        .coordinator = {.version = std::string(Version()),
+                                        .num_nodes = workers.num_nodes,
+                                        .address = workers.coordinator,
+                                        .tls = {workers.tls_cert_file, workers.tls_key_file, workers.tls_ca_file},
+                                        .log = [](absl::string_view line) { spdlog::warn("{}", std::string(line)); }},
+                        .address = HostOf(workers.coordinator),
+                        .command = absl::StrSplit(workers.wrapper, ' ', absl::SkipEmpty()),
+                        .join_timeout = workers.join_timeout,
+                        .step_timeout = workers.step_timeout};
+  // By our own process: the same build, also when another has been installed meanwhile.
+  options.command.push_back(absl::StrCat("/proc/", getpid(), "/exe"));
+  options.command.push_back("worker");
+  for (char** variable = environ; *variable != nullptr; ++variable) options.environment.emplace_back(*variable);
+  const char* const runtime_dir = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime_dir != nullptr && *runtime_dir != 0) options.coordinator.runtime_dir = runtime_dir;
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<EngineSetup> PlanEngines(const Config& config, const ModelDir& files, const ModelConfig& model,
+                                        std::vector<std::string>& warnings) {
+  EngineSetup setup = SetupFor(config, files);
+  RETURN_IF_ERROR(SizeContext(config.model, config.engine, model, setup));
+  RETURN_IF_ERROR(CheckMachine(config, model, setup, warnings));
+  return setup;
+}
+
+absl::StatusOr<std::unique_ptr<EngineSource>> OpenEngineSource(const Config& config, const ModelConfig& model,
+                                                               const EngineSetup& setup) {
+  if (config.workers.kind == WorkerKind::kThreads) return LocalEngines::Load(model, setup, config.engine.replicas);
+  return RemoteEngines::Start(model, setup, RemoteOptionsFor(config));
+}
+
+}  // namespace weft

@@ -1,0 +1,38 @@
+// What a pipeline loses: two stages that cost the same, one thread each, with as many batches in flight as the engine
+// takes, and with one only. Prints a Markdown table; run by hand, on two quiet cores: the last column tells whether
+// they were.
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/strings/str_format.h"
+#include "tests/engine/pipeline_run.h"
+
+namespace weft {
+namespace {
+
+void Bench(int num_repeats, int num_steps) {
+  absl::PrintF(
+      "| batches in flight | sequences a batch | a step | bubble by metric | by trace | stage imbalance | cores lost "
+      "|\n");
+  absl::PrintF("|---:|---:|---:|---:|---:|---:|---:|\n");
+  for (int repeat = 0; repeat < num_repeats; ++repeat) {
+    for (const int max_in_flight : {4, 2, 1}) {
+      for (const int num_sequences : {8, 64}) {
+        const PipelineRunOptions options{
+            .num_sequences = num_sequences, .num_steps = num_steps, .max_in_flight = max_in_flight};
+        const PipelineRun run = RunPipeline(options);
+        absl::PrintF("| %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %d |\n", max_in_flight, num_sequences / 2,
+                     absl::ToDoubleMilliseconds(run.stats.with_work) / options.num_steps, 100 * BubbleRatio(run.stats),
+                     100 * run.bubble_by_trace, StageImbalance(run.stats), run.num_preempted);
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) {  // [REPEATS [STEPS]]
+  weft::Bench(argc > 1 ? std::atoi(argv[1]) : 1, argc > 2 ? std::atoi(argv[2]) : 200);
+}
