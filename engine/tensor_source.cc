@@ -43,13 +43,13 @@ const char* NameOf(DType dtype) {
 // A number is an infinity or a NaN when all bits of its exponent are set.
 template <typename Word>
 bool AllFinite(const std::byte* data, size_t count, Word exponent) {
-  bool finite = true;
+  Word found = 0;  // not a bool, of which compilers make no vector
   for (size_t i = 0; i < count; ++i) {
     Word word;
     std::memcpy(&word, data + i * sizeof(Word), sizeof(Word));
-    finite &= (word & exponent) != exponent;
+    found |= static_cast<Word>((word & exponent) == exponent);
   }
-  return finite;
+  return found == 0;
 }
 
 bool AllFinite(const std::byte* data, size_t count, DType dtype) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -48,49 +49,108 @@ class StackedRows {
   absl::Span<const HostMatrix> parts_;
 };
 
-// Writes one column of a panel: element k of the row goes to [k / group][column][k % group].
-template <class T, class Convert>
-void ScatterColumn(const float* row, int64_t k, int64_t column, int64_t group, Convert convert, T* panel) {
-  for (int64_t i = 0; i < k; ++i) panel[(i / group * kPanel + column) * group + i % group] = convert(row[i]);
-}
+// Nearest even for |x| < 2^22, as std::nearbyint, but a sum that compilers vectorise: 1.5 * 2^23 leaves no fraction.
+float RoundToInt(float x) { return x + 12582912.0f - 12582912.0f; }
 
-// Quantises a row into its column of a panel; returns its scale, NaN when the row holds anything that is not finite.
-float PackInt8Column(const float* row, int64_t k, int64_t column, char* panel) {
+struct QuantizedRow {
+  float scale = 1;  // NaN when the row holds anything that is not finite
+  int32_t sum = 0;
+};
+
+QuantizedRow QuantizeRow(const float* row, int64_t k, int8_t* out) {
   float max = 0;
+  bool finite = true;
   for (int64_t i = 0; i < k; ++i) {
-    if (!std::isfinite(row[i])) return NAN;
+    finite &= std::isfinite(row[i]);
     max = std::max(max, std::fabs(row[i]));
   }
+  if (!finite) return {NAN, 0};
+  if (max == 0) {
+    std::fill_n(out, k, int8_t{0});
+    return {0, 0};
+  }
   int32_t sum = 0;
-  const auto quantize = [&](float w) {
-    const auto q = max == 0 ? int8_t{0} : static_cast<int8_t>(std::nearbyint(w / max * 127.0f));
+  for (int64_t i = 0; i < k; ++i) {
+    const auto q = static_cast<int32_t>(RoundToInt(row[i] / max * 127.0f));
     sum += q;
-    return q;
-  };
-  ScatterColumn(row, k, column, 4, quantize, reinterpret_cast<int8_t*>(panel));
-  const int64_t weights = PanelBytes(DType::kI8, k) - kPanel * 4;
-  reinterpret_cast<int32_t*>(panel + weights)[column] = 128 * sum;
-  return max / 127.0f;
+    out[i] = static_cast<int8_t>(q);
+  }
+  return {max / 127.0f, sum};
 }
 
-// Returns kI8's scale, else 1.
-float PackColumn(const float* row, int64_t k, int64_t column, DType dtype, char* panel) {
+// A row as its elements will be stored, in their order.
+QuantizedRow StoreRow(const float* row, int64_t k, DType dtype, char* out) {
   switch (dtype) {
     case DType::kF32:
-      ScatterColumn(
-          row, k, column, 1, [](float f) { return f; }, reinterpret_cast<float*>(panel));
-      return 1;
+      std::memcpy(out, row, static_cast<size_t>(k) * sizeof(float));
+      return {};
     case DType::kF16:
-      ScatterColumn(row, k, column, 1, F32ToF16, reinterpret_cast<uint16_t*>(panel));
-      return 1;
+      std::transform(row, row + k, reinterpret_cast<uint16_t*>(out), F32ToF16);
+      return {};
     case DType::kBF16:
-      ScatterColumn(row, k, column, 2, F32ToBF16, reinterpret_cast<uint16_t*>(panel));
-      return 1;
+      std::transform(row, row + k, reinterpret_cast<uint16_t*>(out), F32ToBF16);
+      return {};
     case DType::kI8:
-      return PackInt8Column(row, k, column, panel);
+      return QuantizeRow(row, k, reinterpret_cast<int8_t*>(out));
   }
-  return 1;
+  return {};
 }
+
+// Group g of each row goes to panel[g][row]. Unit: as large as a group, whose elements stay side by side.
+template <class Unit>
+void Interleave(const char* rows, size_t row_bytes, int64_t num_rows, int64_t num_groups, char* panel) {
+  for (int64_t g = 0; g < num_groups; ++g) {
+    Unit* const out = reinterpret_cast<Unit*>(panel) + g * kPanel;
+    for (int64_t row = 0; row < num_rows; ++row) {
+      std::memcpy(&out[row], rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(g) * sizeof(Unit),
+                  sizeof(Unit));
+    }
+  }
+}
+
+// Packs panels of one weight: one thread's.
+class PanelPacker {
+ public:
+  PanelPacker(int64_t k, DType dtype)
+      : k_(k),
+        dtype_(dtype),
+        num_groups_((k + PanelGroup(dtype) - 1) / PanelGroup(dtype)),
+        group_bytes_(static_cast<size_t>(PanelGroup(dtype)) * DTypeBytes(dtype)),
+        // One more cache line, so that the rows of a width of 2^n don't all fall into the same set of the cache.
+        row_bytes_((static_cast<size_t>(num_groups_) * group_bytes_ + 63) / 64 * 64 + 64),
+        row_(static_cast<size_t>(k)),
+        rows_(row_bytes_ * kPanel) {}  // zeros, also behind the last element of a row
+
+  // scales: of these rows; read: row i as floats. Returns the first row that has no int8 form, or num_rows.
+  template <typename ReadFloats>
+  int64_t Pack(int64_t num_rows, ReadFloats read, char* panel, float* scales) {
+    int64_t first_bad = num_rows;
+    auto* const sums = reinterpret_cast<int32_t*>(panel + PanelBytes(dtype_, k_) - kPanel * 4);
+    for (int64_t row = 0; row < num_rows; ++row) {
+      read(row, row_.data());
+      const QuantizedRow quantized = StoreRow(row_.data(), k_, dtype_, &rows_[static_cast<size_t>(row) * row_bytes_]);
+      if (dtype_ != DType::kI8) continue;
+      scales[row] = quantized.scale;
+      sums[row] = 128 * quantized.sum;
+      if (std::isnan(quantized.scale)) first_bad = std::min(first_bad, row);
+    }
+    if (group_bytes_ == 2) {
+      Interleave<uint16_t>(rows_.data(), row_bytes_, num_rows, num_groups_, panel);
+    } else {
+      Interleave<uint32_t>(rows_.data(), row_bytes_, num_rows, num_groups_, panel);
+    }
+    return first_bad;
+  }
+
+ private:
+  const int64_t k_;
+  const DType dtype_;
+  const int64_t num_groups_;
+  const size_t group_bytes_;
+  const size_t row_bytes_;
+  std::vector<float> row_;
+  std::vector<char> rows_;  // [kPanel, row_bytes]
+};
 
 absl::Status CheckParts(absl::Span<const HostMatrix> parts, absl::Span<const float> bias, DType dtype) {
   if (parts.empty()) return absl::InvalidArgumentError("a weight needs at least one part");
@@ -139,19 +199,20 @@ absl::StatusOr<Weight> PackWeight(absl::Span<const HostMatrix> parts, absl::Span
   ASSIGN_OR_RETURN(Weight weight, AllocateWeight(n, k, bias, dtype));
 
   const StackedRows rows(parts);
-  std::vector<std::vector<float>> row_of_thread(static_cast<size_t>(pool.num_threads()));
+  std::vector<std::optional<PanelPacker>> packer_of_thread(static_cast<size_t>(pool.num_threads()));
   std::atomic<int64_t> first_bad_row{n};
   pool.ParallelFor(NumPanels(n), [&](int64_t panel, int thread) {
-    std::vector<float>& row = row_of_thread[static_cast<size_t>(thread)];
-    row.resize(static_cast<size_t>(k));
+    std::optional<PanelPacker>& packer = packer_of_thread[static_cast<size_t>(thread)];
+    if (!packer.has_value()) packer.emplace(k, dtype);
+    const int64_t first = panel * kPanel;
+    const int64_t num_rows = std::min(n - first, kPanel);
     char* const data = weight.data.As<char>() + panel * PanelBytes(dtype, k);
-    for (int64_t i = panel * kPanel; i < std::min(n, (panel + 1) * kPanel); ++i) {
-      rows.Read(i, row.data());
-      const float scale = PackColumn(row.data(), k, i % kPanel, dtype, data);
-      if (dtype == DType::kI8) weight.scale.As<float>()[i] = scale;
-      int64_t bad = first_bad_row.load();
-      while (std::isnan(scale) && i < bad && !first_bad_row.compare_exchange_weak(bad, i)) {
-      }
+    float* const scales = dtype == DType::kI8 ? weight.scale.As<float>() + first : nullptr;
+    const auto read = [&](int64_t row, float* out) { rows.Read(first + row, out); };
+    const int64_t bad_row = packer->Pack(num_rows, read, data, scales);
+    if (bad_row == num_rows) return;
+    int64_t bad = first_bad_row.load();
+    while (first + bad_row < bad && !first_bad_row.compare_exchange_weak(bad, first + bad_row)) {
     }
   });
   if (first_bad_row.load() < n) {
