@@ -29,9 +29,10 @@ void RankThreads::Run(size_t index) {
   while (std::optional<Batch> batch = rank.inbox.Pop()) {
     absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
     const bool is_ok = result.ok();
-    if (!is_ok) Abort(result.status());
-    on_step_(index, rank.worker, std::move(result));
-    if (!is_ok) return;
+    const absl::Status status = result.status();
+    on_step_(index, rank.worker, std::move(result));  // first, so that this is the rank that is named
+    if (is_ok) continue;
+    return Abort(status);
   }
 }
 

@@ -57,8 +57,10 @@ absl::Status CheckWorkers(const Config& config) {
     return Refuse("coordinator", "nobody joins there unless num-nodes is more than 1");
   }
   if (workers.kind != WorkerKind::kProcesses) return Refuse("num-nodes", "several hosts need --workers process");
-  if (workers.coordinator.find(':') == std::string::npos) {
-    return Refuse("coordinator", "say host:port, as the other hosts reach this one");
+  const std::string host = workers.coordinator.substr(0, workers.coordinator.rfind(':'));
+  if (host.empty() || host == workers.coordinator || host == "0.0.0.0" || host.find(':') != std::string::npos) {
+    return Refuse("coordinator",
+                  "say host:port, with the name or IPv4 address by which the other hosts reach this one");
   }
   if (workers.tls_cert_file.empty() || workers.tls_key_file.empty() || workers.tls_ca_file.empty()) {
     return Refuse("worker-tls-cert",

@@ -1,5 +1,6 @@
 #include "server/engine_keeper.h"
 
+#include <exception>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -26,9 +27,13 @@ absl::Status WarmUp(Engine& engine) {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> OpenWarm(EngineSource& source, int replica) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, source.Open(replica));
-  RETURN_IF_ERROR(WarmUp(*engine));
-  return engine;
+  try {
+    ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, source.Open(replica));
+    RETURN_IF_ERROR(WarmUp(*engine));
+    return engine;
+  } catch (const std::exception&) {  // a file system that throws; memory that the files' own numbers ask for
+    return absl::ResourceExhaustedError("model: opening an engine ran out of memory");
+  }
 }
 
 }  // namespace

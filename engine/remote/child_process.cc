@@ -1,6 +1,7 @@
 #include "engine/remote/child_process.h"
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -36,6 +37,7 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
+  syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);  // sockets of clients, say, are nothing to a worker
   for (const int fd : fds) fcntl(fd, F_SETFD, 0);
   execvpe(command[0], command, environment);
   const int error = errno;
@@ -76,14 +78,16 @@ ChildProcess::~ChildProcess() {
 
 void ChildProcess::Kill() {
   absl::MutexLock lock(&mutex_);
-  if (!end_.has_value()) kill(pid_, SIGKILL);  // not reaped: the number is still its own
+  // Not reaped: the number is still its own, and that of its group, which what a wrapper has started is in too.
+  if (!end_.has_value()) kill(-pid_, SIGKILL);
+  if (!end_.has_value()) kill(pid_, SIGKILL);  // before it has made the group
 }
 
 std::optional<int> ChildProcess::AwaitEnd(absl::Duration timeout) {
   pollfd ended{.fd = pid_fd_, .events = POLLIN, .revents = 0};
   const int64_t milliseconds = std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout), 0, INT_MAX);
   const bool for_ever = timeout == absl::InfiniteDuration();
-  while (poll(&ended, 1, for_ever ? -1 : static_cast<int>(milliseconds)) < 0 && errno == EINTR) {
+  while (pid_fd_ >= 0 && poll(&ended, 1, for_ever ? -1 : static_cast<int>(milliseconds)) < 0 && errno == EINTR) {
   }
   absl::MutexLock lock(&mutex_);
   int status = 0;

@@ -40,7 +40,7 @@ class ChildProcess {
 
  private:
   const pid_t pid_;
-  const int pid_fd_;  // readable once it has ended; -1: the system has none
+  const int pid_fd_;  // readable once it has ended; -1: the system has none, and only waits without a bound wait
   absl::Mutex mutex_;
   std::optional<int> end_ ABSL_GUARDED_BY(mutex_);
 };

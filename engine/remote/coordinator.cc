@@ -88,7 +88,12 @@ class Coordinator::Service final : public v1::Workers::Service {
           *context, grpc::FAILED_PRECONDITION,
           absl::StrCat("it is version ", hello.version().substr(0, 64), ", the server is ", options_.version));
     }
+    if (hello.token().empty() && hello.num_nodes() != options_.num_nodes) {
+      return TurnAway(*context, grpc::FAILED_PRECONDITION,
+                      absl::StrCat("it has --num-nodes ", hello.num_nodes(), ", the server ", options_.num_nodes));
+    }
     const std::shared_ptr<WorkerSeat> seat = FindSeat(hello, *context);
+    if (seat == nullptr && (context->IsCancelled() || IsClosing())) return {grpc::UNAVAILABLE, "the server stops"};
     if (seat == nullptr) {
       return TurnAway(*context, grpc::PERMISSION_DENIED, absl::StrCat("nobody expects ", Describe(hello)));
     }
@@ -181,6 +186,11 @@ class Coordinator::Service final : public v1::Workers::Service {
     return {code, why};
   }
 
+  bool IsClosing() {
+    absl::MutexLock lock(&mutex_);
+    return closing_;
+  }
+
   // Takes the seat. A host's worker may come before it is needed, and waits here.
   std::shared_ptr<WorkerSeat> FindSeat(const v1::Hello& hello, const grpc::ServerContext& context) {
     absl::MutexLock lock(&mutex_);
@@ -189,11 +199,12 @@ class Coordinator::Service final : public v1::Workers::Service {
       return seat.empty() ? nullptr : std::move(seat.mapped());
     }
     const int node = hello.node_rank();
-    if (node < 1 || node >= options_.num_nodes || hello.num_nodes() != options_.num_nodes) return nullptr;
+    if (node < 1 || node >= options_.num_nodes) return nullptr;
     const auto is_wanted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closing_ || by_node_.contains(node); };
     while (!mutex_.AwaitWithTimeout(absl::Condition(&is_wanted), kLook)) {
       if (context.IsCancelled()) return nullptr;
     }
+    if (context.IsCancelled()) return nullptr;  // it is for one that lives
     auto seat = by_node_.extract(node);
     return closing_ || seat.empty() ? nullptr : std::move(seat.mapped());
   }

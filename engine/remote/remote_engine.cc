@@ -159,6 +159,11 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
   RETURN_IF_ERROR(group->Load());
   RETURN_IF_ERROR(CheckDigests(*group));
   RETURN_IF_ERROR(group->Connect());
+  {
+    absl::MutexLock lock(&mutex_);
+    std::erase_if(opening_, [&group](const auto& other) { return other.lock() == group; });
+    if (cancelled_) return absl::CancelledError("the server stops");
+  }
   return std::make_unique<RemoteEngine>(limits_, group, options_.step_timeout);
 }
 

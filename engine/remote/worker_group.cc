@@ -28,6 +28,12 @@ constexpr absl::Duration kExitIsKnown = absl::Milliseconds(500);
 constexpr absl::Duration kSilence = absl::Seconds(1);
 // A worker that loads is heard of all the time; one that isn't for so long has no chance.
 constexpr absl::Duration kSilentWhileLoading = absl::Seconds(60);
+// Results that may wait to be collected: an engine has fewer steps in flight.
+constexpr size_t kMaxResults = 4096;
+
+bool IsOf(const PlacedWorker& placed, int32_t rank) {
+  return std::any_of(placed.ranks.begin(), placed.ranks.end(), [rank](const PlacedRank& r) { return r.rank == rank; });
+}
 
 absl::Status LinkLost(const std::string& who) { return absl::UnavailableError(absl::StrCat(who, ": its link ended")); }
 
@@ -63,6 +69,8 @@ WorkerGroup::WorkerGroup(const WorkerGroupContext& context, const std::string& n
       on_progress_(std::move(on_progress)),
       workers_(context.placement.size()) {
   absl::MutexLock lock(&mutex_);
+  tensor_memories_.resize(static_cast<size_t>(context.setup.parallel.pipeline));
+  stage_memories_.resize(static_cast<size_t>(context.setup.parallel.tensor));
   digests_.resize(context.plans.size());
   stats_.ranks.resize(context.plans.size());
   for (size_t i = 0; i < workers_.size(); ++i) {
@@ -99,6 +107,7 @@ absl::Status WorkerGroup::Connect() {
 absl::Status WorkerGroup::Start() {
   RETURN_IF_ERROR(MakeMemories());
   for (size_t i = 0; i < workers_.size(); ++i) {
+    RETURN_IF_ERROR(status());  // one may have ended already
     const int node = workers_[i].placed->node_rank;
     if (node == 0) {
       RETURN_IF_ERROR(StartProcess(i));
@@ -112,17 +121,19 @@ absl::Status WorkerGroup::Start() {
 absl::Status WorkerGroup::MakeMemories() {
   const ParallelSizes& sizes = context_.setup.parallel;
   const DeviceKind kind = context_.setup.device.kind;
-  tensor_memories_.resize(static_cast<size_t>(sizes.pipeline));
-  stage_memories_.resize(static_cast<size_t>(sizes.tensor));
   for (const PlacedWorker& worker : context_.placement) {
     for (const PlacedRank& rank : worker.ranks) {
       const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
       if (rank.tensor_group == GroupKind::kMemory && plan.tp_rank == 0) {
-        ASSIGN_OR_RETURN(tensor_memories_[static_cast<size_t>(plan.stage)], MakeGroupMemory(kind, sizes.tensor, 1));
+        ASSIGN_OR_RETURN(std::unique_ptr<GroupMemory> memory, MakeGroupMemory(kind, sizes.tensor, 1));
+        absl::MutexLock lock(&mutex_);
+        tensor_memories_[static_cast<size_t>(plan.stage)] = std::move(memory);
       }
       if (rank.stages == GroupKind::kMemory && plan.stage == 0) {
-        ASSIGN_OR_RETURN(stage_memories_[static_cast<size_t>(plan.tp_rank)],
+        ASSIGN_OR_RETURN(std::unique_ptr<GroupMemory> memory,
                          MakeGroupMemory(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
+        absl::MutexLock lock(&mutex_);
+        stage_memories_[static_cast<size_t>(plan.tp_rank)] = std::move(memory);
       }
     }
   }
@@ -146,9 +157,9 @@ absl::Status WorkerGroup::StartProcess(size_t index) {
   }
   ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> process, context_.starter.Start(options));
   absl::MutexLock lock(&mutex_);
-  worker.process_id = process->pid();
   worker.heard = absl::Now();
   worker.process = std::move(process);
+  if (!failure_.ok()) worker.process->Kill();
   return absl::OkStatus();
 }
 
@@ -214,37 +225,39 @@ absl::Status WorkerGroup::WhyLate(const Worker& worker, absl::Time join_deadline
 
 void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
   Worker& worker = workers_[index];
+  absl::Status problem;
   {
     absl::MutexLock lock(&mutex_);
     if (!failure_.ok()) return;
     worker.heard = absl::Now();
     switch (message.what_case()) {
       case v1::WorkerMessage::kHello:
-        worker.phase = Phase::kJoined;
-        worker.process_id = message.hello().process_id();
+        problem = Advance(worker, Phase::kJoined);
         break;
       case v1::WorkerMessage::kProgress:
         worker.loaded = std::clamp(message.progress().done(), worker.loaded, 1.0);
         if (on_progress_ != nullptr) on_progress_(Loaded());
         break;
       case v1::WorkerMessage::kLoaded:
-        for (const v1::RankLoaded& rank : message.loaded().ranks()) {
-          if (IsRank(rank.rank())) digests_[static_cast<size_t>(rank.rank())] = ReadDigests(rank);
-        }
+        problem = Advance(worker, Phase::kLoaded);
+        problem.Update(TakeDigests(*worker.placed, message.loaded()));
         worker.loaded = 1;
         if (on_progress_ != nullptr) on_progress_(Loaded());
-        worker.phase = Phase::kLoaded;
         break;
       case v1::WorkerMessage::kReady:
-        worker.phase = Phase::kReady;
+        problem = Advance(worker, Phase::kReady);
         break;
       case v1::WorkerMessage::kStepDone:
+        if (worker.phase != Phase::kReady || results_.size() >= kMaxResults) {
+          problem = absl::InternalError("it tells of steps that nobody asked for");
+          break;
+        }
         results_.push_back(message.step_done());
         break;
       case v1::WorkerMessage::kHeartbeat:
         worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
         for (const v1::RankStats& stats : message.heartbeat().stats()) {
-          if (IsRank(stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
+          if (IsOf(*worker.placed, stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
         }
         stats_.with_work = work_.Total();
         break;
@@ -252,7 +265,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         break;
     }
   }
-  if (message.has_hello()) {
+  if (!problem.ok()) {
+    Fail(absl::Status(problem.code(), absl::StrCat(RanksOf(*worker.placed), ": ", problem.message())));
+  } else if (message.has_hello()) {
     v1::EngineMessage answer;
     *answer.mutable_assignment() = AssignmentFor(index);
     worker.seat->Send(answer);
@@ -260,12 +275,31 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
     const v1::Failed& failed = message.failed();
     const bool is_code = failed.code() > 0 && failed.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
     const auto code = is_code ? static_cast<absl::StatusCode>(failed.code()) : absl::StatusCode::kInternal;
-    const std::string who = failed.rank() < 0 ? NameOf(worker) : absl::StrCat("rank ", failed.rank());
+    const std::string who = failed.rank() < 0 ? RanksOf(*worker.placed) : absl::StrCat("rank ", failed.rank());
     const std::string where = failed.step() < 0 ? "" : absl::StrCat(" in step ", failed.step());
     Fail(absl::Status(code, absl::StrCat(who, where, ": ", failed.message())));
   } else if (message.what_case() == v1::WorkerMessage::WHAT_NOT_SET) {
-    Fail(absl::InternalError(absl::StrCat(NameOf(worker), " says what nobody understands")));
+    Fail(absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " says what nobody understands")));
   }
+}
+
+absl::Status WorkerGroup::Advance(Worker& worker, Phase phase) {
+  const bool is_next = static_cast<int>(phase) == static_cast<int>(worker.phase) + 1;
+  worker.phase = phase;
+  return is_next ? absl::OkStatus() : absl::InternalError("it speaks out of turn");
+}
+
+absl::Status WorkerGroup::TakeDigests(const PlacedWorker& placed, const v1::Loaded& loaded) {
+  if (static_cast<size_t>(loaded.ranks_size()) != placed.ranks.size()) {
+    return absl::InternalError("it has loaded other ranks than its own");
+  }
+  for (const v1::RankLoaded& rank : loaded.ranks()) {
+    if (!IsOf(placed, rank.rank())) return absl::InternalError("it has loaded other ranks than its own");
+    Digests& digests = digests_[static_cast<size_t>(rank.rank())];
+    if (!digests.empty() || rank.digests().empty()) return absl::InternalError("it doesn't say what it has loaded");
+    digests = ReadDigests(rank);
+  }
+  return absl::OkStatus();
 }
 
 void WorkerGroup::OnLinkEnded(size_t index) {
@@ -274,12 +308,22 @@ void WorkerGroup::OnLinkEnded(size_t index) {
 
 absl::Status WorkerGroup::WhyLost(size_t index) {
   const Worker& worker = workers_[index];
-  const std::string who = NameOf(worker);
-  if (worker.process != nullptr) {
-    const std::optional<int> end = worker.process->AwaitEnd(kExitIsKnown);
+  std::string who;
+  ChildProcess* process = nullptr;  // lives as long as the group
+  {
+    absl::MutexLock lock(&mutex_);
+    who = NameOf(worker);
+    process = worker.process.get();
+  }
+  if (process != nullptr) {
+    const std::optional<int> end = process->AwaitEnd(kExitIsKnown);
     if (end.has_value()) return StatusOfEnd(*end, who);
   }
-  return LinkLost(who);
+  const Diagnosis diagnosis = Diagnose();
+  const std::string what = absl::StrCat(who, ": its link ended (", diagnosis.text, ")");
+  // Of another host nobody tells how the process ended. Where it was heard of until now, the host was not cut off.
+  if (process == nullptr && !diagnosis.someone_is_silent) return absl::InternalError(what);
+  return absl::UnavailableError(what);
 }
 
 std::string WorkerGroup::NameOf(const Worker& worker) const {
@@ -324,15 +368,15 @@ void WorkerGroup::Fail(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     if (!failure_.ok()) return;
     failure_ = absl::Status(status.code(), absl::StrCat(name_, ": ", status.message()));
-  }
-  for (const auto* memories : {&tensor_memories_, &stage_memories_}) {
-    for (const auto& memory : *memories) {
-      if (memory != nullptr) memory->Abort(status);
+    for (const auto* memories : {&tensor_memories_, &stage_memories_}) {
+      for (const auto& memory : *memories) {
+        if (memory != nullptr) memory->Abort(status);
+      }
     }
-  }
-  for (Worker& worker : workers_) {
-    worker.seat->Cut();
-    if (worker.process != nullptr) worker.process->Kill();
+    for (Worker& worker : workers_) {
+      worker.seat->Cut();
+      if (worker.process != nullptr) worker.process->Kill();
+    }
   }
   on_end_();
 }

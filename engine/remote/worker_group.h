@@ -91,10 +91,9 @@ class WorkerGroup {
   struct Worker {
     const PlacedWorker* placed = nullptr;
     std::shared_ptr<WorkerSeat> seat;
+    // The rest is written under mutex_.
     std::unique_ptr<ChildProcess> process;  // null: on another host
-    // The rest under mutex_.
     Phase phase = Phase::kExpected;
-    int64_t process_id = 0;
     absl::Time heard;
     double loaded = 0;
     std::vector<v1::RankWait> waits;
@@ -110,7 +109,8 @@ class WorkerGroup {
   void OnLinkEnded(size_t index);
   absl::Status WhyLost(size_t index);
   double Loaded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsRank(int32_t number) const { return number >= 0 && static_cast<size_t>(number) < context_.plans.size(); }
+  static absl::Status Advance(Worker& worker, Phase phase);
+  absl::Status TakeDigests(const PlacedWorker& placed, const v1::Loaded& loaded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -35,6 +35,7 @@ namespace {
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(250);
 constexpr int kKeepaliveMs = 2'000;
 constexpr int kKeepaliveTimeoutMs = 3'000;
+constexpr int kReconnectMs = 1'000;
 
 bool IsLocal(const WorkerProcessOptions& options) { return !options.token.empty(); }
 
@@ -45,6 +46,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const WorkerProcessOp
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMs);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMs);
   if (IsLocal(options)) {
     return grpc::CreateCustomChannel(options.coordinator, grpc::InsecureChannelCredentials(), arguments);
   }

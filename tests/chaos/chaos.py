@@ -182,7 +182,7 @@ class Streams:
                 gaps = answer.gaps
                 if answer[:3] != self.expected[number][:3]:
                     problem = f"stream {number} differs:\n  {answer[:3]}\n  {self.expected[number][:3]}"
-            except (AssertionError, OSError, http.client.HTTPException, ValueError) as error:
+            except Exception as error:  # whatever it is, this stream is not what it should be
                 problem = f"stream {number}: {type(error).__name__}: {error}"
             with self.lock:
                 self.num_done += 1
@@ -262,6 +262,8 @@ def main():
     streams = Streams(server, options)
     try:
         streams.learn()
+        if len(streams.expected) < options.streams:
+            raise SystemExit("chaos: the undisturbed run has failed")
         streams.start()
         outages = chaos(server, options)
         streams.finish()
@@ -279,7 +281,7 @@ def main():
         print(problem)
     print(f"seed {options.seed}: {options.kills} faults under {options.streams} streams: {streams.num_done} answers, "
           f"{len(streams.problems)} wrong or lost, {'blocks leaked' if leaked else 'no block leaked'}, exit {status}")
-    sys.exit(bool(streams.problems or leaked or status))
+    sys.exit(bool(streams.problems or leaked or status or streams.num_done < options.streams))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 // What an engine says of workers that are killed, stopped, or wrong.
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <string>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -45,8 +49,6 @@ TEST(DeathsTest, AKilledWorkerIsNamedAndNobodyIsToBlame) {
   EXPECT_TRUE(absl::StrContains(death.message(), "rank 1")) << death;
   EXPECT_TRUE(absl::StrContains(death.message(), "signal 9")) << death;
   EXPECT_EQ(engine->status(), death) << "later calls fail likewise";
-  // Its group went with it.
-  for (int i = 0; i < 500 && kill(workers[0], 0) == 0; ++i) absl::SleepFor(absl::Milliseconds(1));
 }
 
 TEST(DeathsTest, ACrashMayBeTheBatchsFault) {
@@ -89,7 +91,7 @@ TEST(DeathsTest, AStoppedWorkerIsNamedByTheWatchdog) {
 }
 
 TEST(DeathsTest, WorkersThatAnswerGarbageEndTheEngine) {
-  for (const char* const fault : {"garbage_result", "other_step", "garbage_message"}) {
+  for (const char* const fault : {"garbage_result", "other_step", "garbage_message", "flood"}) {
     const WorkerFault wrong(fault);
     RemoteModel model({"llama3", {}});
     const auto engine = model.engines().Open(0);
@@ -117,6 +119,24 @@ TEST(DeathsTest, WorkersThatNobodyExpectsAreTurnedAway) {
   }
 }
 
+TEST(DeathsTest, WorkersMustSayWhatTheyHaveLoadedInTheirTurn) {
+  for (const char* const fault : {"no_digests", "ready_first"}) {
+    const WorkerFault wrong(fault);
+    RemoteModel model({"llama3", {}});
+    EXPECT_EQ(model.engines().Open(0).status().code(), absl::StatusCode::kInternal) << fault;
+  }
+}
+
+TEST(DeathsTest, ReplicasThatLoadOtherWeightsAreRefusedByTensor) {
+  RemoteModel model({"llama3", {}}, 2);
+  const auto first = model.engines().Open(0);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const WorkerFault wrong("other_weights");
+  const absl::Status status = model.engines().Open(1).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "rank 0")) << status;
+}
+
 TEST(DeathsTest, AWorkerThatEndsWhileItLoadsEndsTheStart) {
   const WorkerFault wrong("exit_in_load");
   RemoteModel model({"llama3", {.tensor = 2}});
@@ -125,9 +145,32 @@ TEST(DeathsTest, AWorkerThatEndsWhileItLoadsEndsTheStart) {
 }
 
 TEST(DeathsTest, CancelEndsAStart) {
+  const WorkerFault wrong("silent_in_load");
   RemoteModel model({"llama3", {}});
+  absl::Status status;
+  std::thread opener([&] { status = model.engines().Open(0).status(); });
+  while (Children().empty()) std::this_thread::yield();
   model.engines().Cancel();
-  EXPECT_EQ(model.engines().Open(0).status().code(), absl::StatusCode::kCancelled);
+  opener.join();
+  EXPECT_TRUE(absl::StrContains(status.message(), "the server stops")) << status;
+  EXPECT_EQ(model.engines().Open(0).status().code(), absl::StatusCode::kCancelled) << "and all to come";
+}
+
+// Its handles are its own: a client's connection, say, must not stay open because a worker has it too.
+TEST(DeathsTest, AWorkerInheritsItsSharedMemoryAlone) {
+  const int fd = open("/dev/null", O_RDONLY);  // without O_CLOEXEC, as libraries open files
+  RemoteModel model({"llama3", {.tensor = 2}});
+  const auto engine = *model.engines().Open(0);
+  int num_memories = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(absl::StrCat("/proc/", Children()[0], "/fd"))) {
+    std::error_code gone;
+    const std::string target = std::filesystem::read_symlink(entry.path(), gone).string();
+    const int number = std::stoi(entry.path().filename().string());
+    EXPECT_FALSE(number > 2 && target == "/dev/null") << number;
+    num_memories += absl::StrContains(target, "memfd:weft");
+  }
+  EXPECT_EQ(num_memories, 1);
+  close(fd);
 }
 
 TEST(DeathsTest, NoWorkerOutlivesItsEngine) {

@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -12,12 +14,14 @@
 #include "engine/remote/worker_group.h"
 #include "engine/remote/worker_process.h"
 #include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
 #include "weft/v1/worker.grpc.pb.h"
 
 namespace weft {
 namespace {
 
-constexpr char kFault[] = "WEFT_TEST_WORKER_FAULT";
+// Where a test leaves word for the workers that it starts from now on.
+std::string FaultFile(pid_t test) { return absl::StrCat(testing::TempDir(), "/weft_worker_fault.", test); }
 
 // Joins, and answers everything as asked, but for what the fault says.
 void Pretend(const std::string& coordinator, const std::string& token, absl::string_view fault) {
@@ -35,7 +39,17 @@ void Pretend(const std::string& coordinator, const std::string& token, absl::str
     v1::WorkerMessage answer;
     if (message.has_assignment()) {
       if (fault == "exit_in_load") _exit(3);
-      answer.mutable_loaded();
+      if (fault == "silent_in_load") continue;
+      if (fault == "ready_first") {
+        answer.mutable_ready();
+      } else {
+        v1::RankLoaded& rank = *answer.mutable_loaded()->add_ranks();
+        rank.set_rank(message.assignment().ranks(0).rank());
+        if (fault != "no_digests") {
+          rank.add_digests()->set_name("some.weight");
+          rank.mutable_digests(0)->set_digest("0123456789abcdef");
+        }
+      }
     } else if (message.has_connect()) {
       answer.mutable_ready();
     } else if (fault == "silent") {
@@ -44,6 +58,9 @@ void Pretend(const std::string& coordinator, const std::string& token, absl::str
       answer.Clear();
     } else {
       answer.mutable_step_done()->set_step(message.step().step() + (fault == "other_step" ? 7 : 0));
+      for (int i = 0; fault == "flood" && i < 10'000; ++i) {
+        if (!stream->Write(answer)) break;
+      }
       for (int i = 0; i < message.step().sampling_size(); ++i) {
         answer.mutable_step_done()->add_tokens()->set_token(fault == "garbage_result" ? 1 << 30 : 1);
       }
@@ -55,14 +72,15 @@ void Pretend(const std::string& coordinator, const std::string& token, absl::str
 
 }  // namespace
 
-WorkerFault::WorkerFault(const std::string& fault) { setenv(kFault, fault.c_str(), 1); }
-WorkerFault::~WorkerFault() { unsetenv(kFault); }
+WorkerFault::WorkerFault(const std::string& fault) { std::ofstream(FaultFile(getpid())) << fault; }
+WorkerFault::~WorkerFault() { std::remove(FaultFile(getpid()).c_str()); }
 
 int TestWorkerMain(int argc, char** argv) {
-  const char* const fault = std::getenv(kFault);
+  std::string fault;
+  std::ifstream(FaultFile(getppid())) >> fault;
   const char* const token = std::getenv("WEFT_WORKER_TOKEN");
   if (argc < 4 || token == nullptr) return 2;
-  if (fault != nullptr) {
+  if (!fault.empty()) {
     Pretend(argv[3], token, fault);
     return 0;
   }

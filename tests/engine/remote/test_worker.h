@@ -11,7 +11,7 @@ inline constexpr char kTestVersion[] = "test";
 // What every worker does that is started while this lives.
 class WorkerFault {
  public:
-  // "garbage_result", "other_step", "foreign_version", "no_hello", "exit_in_load", "silent": see test_worker.cc.
+  // One of the words in test_worker.cc.
   explicit WorkerFault(const std::string& fault);
   ~WorkerFault();
 };
