@@ -273,6 +273,7 @@ std::vector<Scheduler::Survivor> Scheduler::Abort() {
   pool_.ForgetContent();
   misfits_.clear();
   room_for_.reset();
+  disturbance_ = absl::ZeroDuration();
   return survivors;
 }
 

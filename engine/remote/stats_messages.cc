@@ -6,6 +6,7 @@ namespace weft {
 namespace {
 
 constexpr int kNumbersPerOp = 4;
+constexpr int kMaxExperts = 1 << 16;
 
 template <typename Repeated>
 void WriteOps(const CommStats& stats, Repeated& field) {
@@ -61,8 +62,9 @@ RankStats ReadStats(const v1::RankStats& message) {
           .stages = ReadOps(message.stages()),
           .weight_bytes = message.weight_bytes(),
           .kv_cache_bytes = message.kv_cache_bytes(),
-          .first_expert = message.first_expert(),
-          .expert_tokens = {message.expert_tokens().begin(), message.expert_tokens().end()}};
+          .first_expert = std::clamp(message.first_expert(), 0, kMaxExperts),
+          .expert_tokens = {message.expert_tokens().begin(),
+                            message.expert_tokens().begin() + std::min(message.expert_tokens_size(), kMaxExperts)}};
 }
 
 }  // namespace weft

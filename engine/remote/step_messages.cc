@@ -1,6 +1,7 @@
 #include "engine/remote/step_messages.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -70,6 +71,18 @@ absl::Status Refuse(const v1::Step& message, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("step ", message.step(), ": ", what));
 }
 
+// Ranges that requests keep to are the server's to check; these keep a worker's arithmetic sound.
+bool IsPlausible(const v1::SamplingParams& sampling) {
+  for (const float value : {sampling.temperature(), sampling.top_p(), sampling.min_p(), sampling.repetition_penalty(),
+                            sampling.presence_penalty(), sampling.frequency_penalty()}) {
+    if (!std::isfinite(value)) return false;
+  }
+  const auto& biases = sampling.bias_values();
+  return sampling.temperature() >= 0 && sampling.repetition_penalty() > 0 && sampling.top_k() >= 0 &&
+         sampling.num_logprobs() >= -1 && sampling.num_logprobs() <= kMaxTopLogprobs && sampling.min_tokens() >= 0 &&
+         std::none_of(biases.begin(), biases.end(), [](float bias) { return std::isnan(bias); });
+}
+
 bool RowsMatch(const Batch& batch) {
   const std::vector<int32_t>& begin = batch.row_begin;
   return begin.size() == batch.slots.size() + 1 && begin.front() == 0 && begin.back() == batch.num_tokens() &&
@@ -92,6 +105,10 @@ absl::Status CheckSlots(const v1::Step& message, const EngineLimits& limits) {
   for (const v1::SlotStart& start : message.slot_starts()) {
     if (start.slot() < 0 || start.slot() >= limits.max_num_seqs) return Refuse(message, "a slot that there isn't");
     if (start.tokens_size() > limits.max_model_len) return Refuse(message, "too many tokens known");
+    if (start.num_prompt_tokens() < 0 || start.num_prompt_tokens() > limits.max_model_len) {
+      return Refuse(message, "a prompt that can't be");
+    }
+    if (!IsPlausible(start.sampling())) return Refuse(message, "sampling parameters that no request has");
     const auto in_vocabulary = [&](int32_t token) { return token >= 0 && token < limits.vocab_size; };
     const v1::SamplingParams& sampling = start.sampling();
     for (const auto* tokens : {&start.tokens(), &sampling.bias_tokens(), &sampling.banned_before_min()}) {

@@ -144,6 +144,10 @@ class WorkerLife {
     std::vector<ParallelPlan> own_plans;
     for (const v1::RankPlace& place : assignment.ranks()) {
       RETURN_IF_ERROR(CheckPlan(place, plans));
+      for (const v1::GroupPlace* group : {&place.tensor_group(), &place.stages()}) {
+        const bool is_kind = group->kind() >= 0 && group->kind() <= static_cast<int32_t>(GroupKind::kHosts);
+        if (!is_kind) return absl::InternalError("the server groups ranks in a way that nobody knows");
+      }
       LoadedRank& rank = loaded_.emplace_back();
       rank.placed = {.rank = place.rank(),
                      .tensor_group = static_cast<GroupKind>(place.tensor_group().kind()),
@@ -241,7 +245,7 @@ class WorkerLife {
 
   absl::StatusOr<std::unique_ptr<Communicator>> MeetHosts(const v1::Assignment& assignment, const std::string& group,
                                                           HostGroupOptions options) {
-    options.timeout = absl::Seconds(std::clamp(assignment.peer_timeout_seconds(), 1.0, 3600.0));
+    options.timeout = absl::Seconds(std::min(std::max(1.0, assignment.peer_timeout_seconds()), 3600.0));
     options.hostname = options_.address.empty() ? assignment.address() : options_.address;
     if (options.hostname.empty()) {
       ASSIGN_OR_RETURN(options.hostname, LocalAddressTowards(options_.coordinator));

@@ -34,8 +34,8 @@ void World::StartReplica(size_t index) {
     r.replica = std::make_unique<Replica>(static_cast<int>(index), std::move(engine), plan.scheduler, dispatcher_,
                                           scene_.clock);
     r.pacing.emplace(plan);
-    r.giving_way.emplace(plan);
   }
+  r.giving_way.emplace(plan);
   r.phase = Phase::kPull;
   r.restarts = false;
   scene_.trace.Note("replica starts", static_cast<int64_t>(index));
