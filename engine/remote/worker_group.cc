@@ -239,8 +239,8 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
         if (on_progress_ != nullptr) on_progress_(Loaded());
         break;
       case v1::WorkerMessage::kLoaded:
-        problem = Advance(worker, Phase::kLoaded);
-        problem.Update(TakeDigests(*worker.placed, message.loaded()));
+        problem = TakeDigests(*worker.placed, message.loaded());
+        if (problem.ok()) problem = Advance(worker, Phase::kLoaded);
         worker.loaded = 1;
         if (on_progress_ != nullptr) on_progress_(Loaded());
         break;
@@ -285,8 +285,9 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
 
 absl::Status WorkerGroup::Advance(Worker& worker, Phase phase) {
   const bool is_next = static_cast<int>(phase) == static_cast<int>(worker.phase) + 1;
+  if (!is_next) return absl::InternalError("it speaks out of turn");
   worker.phase = phase;
-  return is_next ? absl::OkStatus() : absl::InternalError("it speaks out of turn");
+  return absl::OkStatus();
 }
 
 absl::Status WorkerGroup::TakeDigests(const PlacedWorker& placed, const v1::Loaded& loaded) {
