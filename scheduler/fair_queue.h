@@ -77,8 +77,9 @@ enum class Verdict {
 // Orders requests by class, then among tenants by a virtual token counter for each class (VTC, arXiv 2401.00588): the
 // tenant that was served least for its weight comes first, or, of those that are even, the one that runs least, so that
 // who has just been served a little more needn't wait for another's long prompt to make up for it; a tenant that asked
-// for nothing, or whose cap held it back, is lifted to the least counter of those that wait, less the credit that it may
-// keep of what it left; a new one has none. Within a tenant and class: first come, first served, also for what a replica gives back.
+// for nothing, or whose cap held it back, is lifted to the least counter of those that wait, less the credit that it
+// may keep of what it left; a new one has none. Within a tenant and class: first come, first served, also for what a
+// replica gives back.
 //
 // Thread-safe. Front ends reserve, push and cancel; replicas pull, settle and give back. Time comes from a clock that
 // may jump: back, it costs nothing but what passes until then; forward, it fills buckets and ends deadlines.
