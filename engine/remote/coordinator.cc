@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "engine/remote/link_limits.h"
 #include "engine/remote/step_messages.h"
 #include "grpcpp/grpcpp.h"
 #include "kernels/status_macros.h"
@@ -26,9 +27,6 @@ constexpr size_t kMaxWords = 1 << 14;  // of a scope
 constexpr absl::Duration kMaxLookup = absl::Minutes(10);
 // How often a call that waits here sees whether its caller still does.
 constexpr absl::Duration kLook = absl::Milliseconds(100);
-// A host that is cut off is noticed after these, when it should have answered and has not.
-constexpr int kKeepaliveMs = 2'000;
-constexpr int kKeepaliveTimeoutMs = 3'000;
 
 void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxWorkerMessageBytes);

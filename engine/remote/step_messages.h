@@ -10,8 +10,6 @@
 namespace weft {
 
 inline constexpr uint32_t kWorkerProtocol = 1;
-// Far above any step within the limits of flags; what is larger isn't read.
-inline constexpr int kMaxWorkerMessageBytes = 64 << 20;
 
 void WriteStep(const Batch& batch, v1::Step& message);
 // Error: InvalidArgument for one that a worker with these limits can't execute.

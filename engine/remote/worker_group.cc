@@ -1,18 +1,13 @@
 #include "engine/remote/worker_group.h"
 
 #include <openssl/rand.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
-#include <csignal>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/rank_parts.h"
 #include "engine/remote/setup_messages.h"
@@ -22,12 +17,6 @@
 namespace weft {
 namespace {
 
-// A link ends with the process behind it, which the system then has to say.
-constexpr absl::Duration kExitIsKnown = absl::Milliseconds(500);
-// Workers are heard of four times as often.
-constexpr absl::Duration kSilence = absl::Seconds(1);
-// A worker that loads is heard of all the time; one that isn't for so long has no chance.
-constexpr absl::Duration kSilentWhileLoading = absl::Seconds(60);
 // Results that may wait to be collected: an engine has fewer steps in flight.
 constexpr size_t kMaxResults = 4096;
 
@@ -35,27 +24,10 @@ bool IsOf(const PlacedWorker& placed, int32_t rank) {
   return std::any_of(placed.ranks.begin(), placed.ranks.end(), [rank](const PlacedRank& r) { return r.rank == rank; });
 }
 
-absl::Status LinkLost(const std::string& who) { return absl::UnavailableError(absl::StrCat(who, ": its link ended")); }
-
 std::string RandomToken() {
   std::array<unsigned char, 16> bytes{};
   RAND_bytes(bytes.data(), static_cast<int>(bytes.size()));
   return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-}
-
-// Killed from outside, or by what it computed.
-absl::Status StatusOfEnd(int end, const std::string& who) {
-  if (WIFEXITED(end)) {
-    const int status = WEXITSTATUS(end);
-    if (status == kWorkerLinkLost) return LinkLost(who);
-    return absl::InternalError(absl::StrCat(who, " exited with status ", status));
-  }
-  const int signal = WTERMSIG(end);
-  const std::string what = absl::StrCat(who, " was ended by signal ", signal, " (", strsignal(signal), ")");
-  for (const int by_itself : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIGTRAP}) {
-    if (signal == by_itself) return absl::InternalError(what);
-  }
-  return absl::UnavailableError(what);
 }
 
 }  // namespace
@@ -208,96 +180,84 @@ absl::Status WorkerGroup::AwaitAll(Phase phase) {
   }
 }
 
-absl::Status WorkerGroup::WhyLate(const Worker& worker, absl::Time join_deadline) const {
-  const absl::Time now = absl::Now();
-  if (worker.phase == Phase::kExpected) {
-    const std::optional<int> end =
-        worker.process == nullptr ? std::nullopt : worker.process->AwaitEnd(absl::ZeroDuration());
-    if (end.has_value()) return StatusOfEnd(*end, NameOf(worker));
-    if (now < join_deadline) return absl::OkStatus();
-    return absl::UnavailableError(
-        absl::StrCat(NameOf(worker), " has not joined within ", absl::FormatDuration(context_.join_timeout)));
-  }
-  if (now - worker.heard <= kSilentWhileLoading) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(NameOf(worker), " has not been heard of for ",
-                                             absl::FormatDuration(kSilentWhileLoading), " while it loaded"));
+void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
+  const absl::Status status = Take(workers_[index], message);
+  if (!status.ok()) return Fail(status);
+  if (!message.has_hello()) return;
+  v1::EngineMessage answer;
+  *answer.mutable_assignment() = AssignmentFor(index);
+  workers_[index].seat->Send(answer);
 }
 
-void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
-  Worker& worker = workers_[index];
-  absl::Status problem;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!failure_.ok()) return;
-    worker.heard = absl::Now();
-    switch (message.what_case()) {
-      case v1::WorkerMessage::kHello:
-        problem = Advance(worker, Phase::kJoined);
-        break;
-      case v1::WorkerMessage::kProgress:
-        worker.loaded = std::clamp(message.progress().done(), worker.loaded, 1.0);
-        if (on_progress_ != nullptr) on_progress_(Loaded());
-        break;
-      case v1::WorkerMessage::kLoaded:
-        problem = TakeDigests(*worker.placed, message.loaded());
-        if (problem.ok()) problem = Advance(worker, Phase::kLoaded);
-        worker.loaded = 1;
-        if (on_progress_ != nullptr) on_progress_(Loaded());
-        break;
-      case v1::WorkerMessage::kReady:
-        problem = Advance(worker, Phase::kReady);
-        break;
-      case v1::WorkerMessage::kStepDone:
-        if (worker.phase != Phase::kReady || results_.size() >= kMaxResults) {
-          problem = absl::InternalError("it tells of steps that nobody asked for");
-          break;
-        }
-        results_.push_back(message.step_done());
-        break;
-      case v1::WorkerMessage::kHeartbeat:
-        worker.waits.assign(message.heartbeat().waits().begin(), message.heartbeat().waits().end());
-        for (const v1::RankStats& stats : message.heartbeat().stats()) {
-          if (IsOf(*worker.placed, stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
-        }
-        stats_.with_work = work_.Total();
-        break;
-      default:
-        break;
-    }
+// Not OK: it ends the group.
+absl::Status WorkerGroup::Take(Worker& worker, const v1::WorkerMessage& message) {
+  absl::MutexLock lock(&mutex_);
+  if (!failure_.ok()) return absl::OkStatus();
+  worker.heard = absl::Now();
+  const auto refuse = [&worker](absl::string_view what) {
+    return absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " ", what));
+  };
+  switch (message.what_case()) {
+    case v1::WorkerMessage::kHello:
+      return Advance(worker, Phase::kJoined);
+    case v1::WorkerMessage::kProgress:
+      TellProgress(worker, message.progress().done());
+      return absl::OkStatus();
+    case v1::WorkerMessage::kLoaded:
+      RETURN_IF_ERROR(TakeDigests(*worker.placed, message.loaded()));
+      TellProgress(worker, 1);
+      return Advance(worker, Phase::kLoaded);
+    case v1::WorkerMessage::kReady:
+      return Advance(worker, Phase::kReady);
+    case v1::WorkerMessage::kStepDone:
+      if (worker.phase != Phase::kReady || results_.size() >= kMaxResults) {
+        return refuse("tells of steps that nobody asked for");
+      }
+      results_.push_back(message.step_done());
+      return absl::OkStatus();
+    case v1::WorkerMessage::kFailed:
+      return WhyFailed(*worker.placed, message.failed());
+    case v1::WorkerMessage::kHeartbeat:
+      TakeHeartbeat(worker, message.heartbeat());
+      return absl::OkStatus();
+    case v1::WorkerMessage::WHAT_NOT_SET:
+      break;
   }
-  if (!problem.ok()) {
-    Fail(absl::Status(problem.code(), absl::StrCat(RanksOf(*worker.placed), ": ", problem.message())));
-  } else if (message.has_hello()) {
-    v1::EngineMessage answer;
-    *answer.mutable_assignment() = AssignmentFor(index);
-    worker.seat->Send(answer);
-  } else if (message.has_failed()) {
-    const v1::Failed& failed = message.failed();
-    const bool is_code = failed.code() > 0 && failed.code() <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-    const auto code = is_code ? static_cast<absl::StatusCode>(failed.code()) : absl::StatusCode::kInternal;
-    const std::string who = failed.rank() < 0 ? RanksOf(*worker.placed) : absl::StrCat("rank ", failed.rank());
-    const std::string where = failed.step() < 0 ? "" : absl::StrCat(" in step ", failed.step());
-    Fail(absl::Status(code, absl::StrCat(who, where, ": ", failed.message())));
-  } else if (message.what_case() == v1::WorkerMessage::WHAT_NOT_SET) {
-    Fail(absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " says what nobody understands")));
+  return refuse("says what nobody understands");
+}
+
+void WorkerGroup::TellProgress(Worker& worker, double loaded) {
+  worker.loaded = std::clamp(loaded, worker.loaded, 1.0);
+  if (on_progress_ == nullptr) return;
+  double sum = 0;
+  for (const Worker& other : workers_) sum += other.loaded;
+  on_progress_(sum / static_cast<double>(workers_.size()));
+}
+
+void WorkerGroup::TakeHeartbeat(Worker& worker, const v1::Heartbeat& heartbeat) {
+  worker.waits.assign(heartbeat.waits().begin(), heartbeat.waits().end());
+  for (const v1::RankStats& stats : heartbeat.stats()) {
+    if (IsOf(*worker.placed, stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
   }
+  stats_.with_work = work_.Total();
 }
 
 absl::Status WorkerGroup::Advance(Worker& worker, Phase phase) {
   const bool is_next = static_cast<int>(phase) == static_cast<int>(worker.phase) + 1;
-  if (!is_next) return absl::InternalError("it speaks out of turn");
+  if (!is_next) return absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " speaks out of turn"));
   worker.phase = phase;
   return absl::OkStatus();
 }
 
 absl::Status WorkerGroup::TakeDigests(const PlacedWorker& placed, const v1::Loaded& loaded) {
-  if (static_cast<size_t>(loaded.ranks_size()) != placed.ranks.size()) {
-    return absl::InternalError("it has loaded other ranks than its own");
-  }
+  const auto refuse = [&placed](absl::string_view what) {
+    return absl::InternalError(absl::StrCat(RanksOf(placed), " ", what));
+  };
+  if (static_cast<size_t>(loaded.ranks_size()) != placed.ranks.size()) return refuse("loaded ranks not its own");
   for (const v1::RankLoaded& rank : loaded.ranks()) {
-    if (!IsOf(placed, rank.rank())) return absl::InternalError("it has loaded other ranks than its own");
+    if (!IsOf(placed, rank.rank())) return refuse("loaded ranks not its own");
     Digests& digests = digests_[static_cast<size_t>(rank.rank())];
-    if (!digests.empty() || rank.digests().empty()) return absl::InternalError("it doesn't say what it has loaded");
+    if (!digests.empty() || rank.digests().empty()) return refuse("doesn't say what it has loaded");
     digests = ReadDigests(rank);
   }
   return absl::OkStatus();
@@ -305,32 +265,6 @@ absl::Status WorkerGroup::TakeDigests(const PlacedWorker& placed, const v1::Load
 
 void WorkerGroup::OnLinkEnded(size_t index) {
   if (status().ok()) Fail(WhyLost(index));
-}
-
-absl::Status WorkerGroup::WhyLost(size_t index) {
-  const Worker& worker = workers_[index];
-  std::string who;
-  ChildProcess* process = nullptr;  // lives as long as the group
-  {
-    absl::MutexLock lock(&mutex_);
-    who = NameOf(worker);
-    process = worker.process.get();
-  }
-  if (process != nullptr) {
-    const std::optional<int> end = process->AwaitEnd(kExitIsKnown);
-    if (end.has_value()) return StatusOfEnd(*end, who);
-  }
-  const Diagnosis diagnosis = Diagnose();
-  const std::string what = absl::StrCat(who, ": its link ended (", diagnosis.text, ")");
-  // Of another host nobody tells how the process ended. Where it was heard of until now, the host was not cut off.
-  if (process == nullptr && !diagnosis.someone_is_silent) return absl::InternalError(what);
-  return absl::UnavailableError(what);
-}
-
-std::string WorkerGroup::NameOf(const Worker& worker) const {
-  const std::string ranks = RanksOf(*worker.placed);
-  if (worker.placed->node_rank > 0) return absl::StrCat(ranks, " (node ", worker.placed->node_rank, ")");
-  return absl::StrCat(ranks, " (process ", worker.process == nullptr ? 0 : worker.process->pid(), ")");
 }
 
 std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
@@ -341,12 +275,6 @@ std::vector<WorkerGroup::Digests> WorkerGroup::digests() const {
 EngineStats WorkerGroup::stats() const {
   absl::MutexLock lock(&mutex_);
   return stats_;
-}
-
-double WorkerGroup::Loaded() const {
-  double sum = 0;
-  for (const Worker& worker : workers_) sum += worker.loaded;
-  return sum / static_cast<double>(workers_.size());
 }
 
 // One that is gone is noticed by its link.
@@ -385,29 +313,6 @@ void WorkerGroup::Fail(const absl::Status& status) {
 absl::Status WorkerGroup::status() const {
   absl::MutexLock lock(&mutex_);
   return failure_;
-}
-
-WorkerGroup::Diagnosis WorkerGroup::Diagnose() const {
-  absl::MutexLock lock(&mutex_);
-  Diagnosis diagnosis;
-  std::vector<std::string> lines;
-  const absl::Time now = absl::Now();
-  for (const Worker& worker : workers_) {
-    if (now - worker.heard > kSilence) {
-      diagnosis.someone_is_silent = true;
-      lines.push_back(absl::StrFormat("%s has not been heard of for %.1f s", NameOf(worker),
-                                      absl::ToDoubleSeconds(now - worker.heard)));
-      continue;
-    }
-    if (worker.waits.empty()) lines.push_back(absl::StrCat(NameOf(worker), " waits for nobody"));
-    for (const v1::RankWait& wait : worker.waits) {
-      lines.push_back(absl::StrFormat("rank %d waits for member %s of its %s in step %d, %s %d (%d bytes) for %.1f s",
-                                      wait.rank(), absl::StrJoin(wait.missing(), ", "), wait.group(), wait.step(),
-                                      wait.op(), wait.number(), wait.bytes(), wait.seconds()));
-    }
-  }
-  diagnosis.text = absl::StrJoin(lines, "; ");
-  return diagnosis;
 }
 
 }  // namespace weft

@@ -104,13 +104,17 @@ class WorkerGroup {
   absl::Status StartProcess(size_t index);
   v1::Assignment AssignmentFor(size_t index) const;
   absl::Status AwaitAll(Phase phase);
-  absl::Status WhyLate(const Worker& worker, absl::Time join_deadline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnMessage(size_t index, const v1::WorkerMessage& message);
   void OnLinkEnded(size_t index);
-  absl::Status WhyLost(size_t index);
-  double Loaded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Take(Worker& worker, const v1::WorkerMessage& message);
   static absl::Status Advance(Worker& worker, Phase phase);
+  void TellProgress(Worker& worker, double loaded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeHeartbeat(Worker& worker, const v1::Heartbeat& heartbeat) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeDigests(const PlacedWorker& placed, const v1::Loaded& loaded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // worker_loss.cc
+  absl::Status WhyLate(const Worker& worker, absl::Time join_deadline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WhyLost(size_t index);
+  static absl::Status WhyFailed(const PlacedWorker& placed, const v1::Failed& failed);
   std::string NameOf(const Worker& worker) const;
   bool AllAre(Phase phase) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

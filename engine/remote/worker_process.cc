@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "engine/rank_parts.h"
 #include "engine/rank_threads.h"
+#include "engine/remote/link_limits.h"
 #include "engine/remote/link_rendezvous.h"
 #include "engine/remote/local_address.h"
 #include "engine/remote/placement.h"
@@ -33,8 +34,6 @@ namespace weft {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(250);
-constexpr int kKeepaliveMs = 2'000;
-constexpr int kKeepaliveTimeoutMs = 3'000;
 constexpr int kReconnectMs = 1'000;
 
 bool IsLocal(const WorkerProcessOptions& options) { return !options.token.empty(); }
