@@ -16,16 +16,16 @@ namespace {
 // of them slow, and what isn't taken on yet can still be ordered.
 constexpr int kPromptShare = 64;
 
-int KnownTokens(const Request& request) {
-  return static_cast<int>(request.prompt.size() + request.progress.output.size());
-}
-
 // The tenant of `other`, of the same class.
 bool WasServedMore(const Request& other, const Request& newcomer) {
   return other.priority == newcomer.priority && ServedOf(newcomer) < EvenFrom(other);
 }
 
-int64_t NumRunning(const Request& request) { return request.account == nullptr ? 0 : request.account->num_running; }
+// What its tenant runs on all replicas, for its weight.
+double RowsOf(const Request& request) {
+  if (request.account == nullptr) return 0;
+  return static_cast<double>(request.account->num_running) / request.account->policy.weight;
+}
 
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
 class VictimSearch {
@@ -123,28 +123,30 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
   if (!IsKnownMisfit(request, may_preempt)) {
     if (MakeRoom(request, may_preempt)) return Verdict::kTake;
     if (makes_room()) return Verdict::kBlocked;
-    misfits_.push_back({request.id, NumRunning(request), Compare(request), may_preempt});
+    misfits_.push_back({request.id, Compare(request), may_preempt});
   }
   return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
 }
 
 bool Scheduler::IsKnownMisfit(const Request& request, bool may_preempt) const {
   return std::any_of(misfits_.begin(), misfits_.end(), [&](const Misfit& misfit) {
-    return misfit.id == request.id && misfit.num_running == NumRunning(request) &&
-           misfit.compared == Compare(request) && (misfit.could_preempt || !may_preempt);
+    return misfit.id == request.id && misfit.compared == Compare(request) && (misfit.could_preempt || !may_preempt);
   });
 }
 
-// Of the sequences of its class that run, how many are of tenants that were served less, or more.
+// The sequences of its class that run.
 Scheduler::Compared Scheduler::Compare(const Request& request) const {
-  Compared compared;
+  Compared compared{.own_rows = RowsOf(request)};
   if (request.account == nullptr) return compared;
-  const double even_from = request.account->EvenFrom(request.priority, request.account->policy.weight);
+  const auto even_from = [&request](const Request& of) {
+    return of.account->EvenFrom(request.priority, of.account->policy.weight);
+  };
   for (const auto& sequence : running_) {
     const Request& other = *sequence->request;
     if (other.priority != request.priority) continue;
-    compared.num_served_less += ServedOf(other) < even_from ? 1 : 0;
-    compared.num_served_more += ServedOf(request) < EvenFrom(other) ? 1 : 0;
+    compared.num_served_less += ServedOf(other) < even_from(request) ? 1 : 0;
+    compared.num_served_more += ServedOf(request) < even_from(other) ? 1 : 0;
+    compared.rows += RowsOf(other);
   }
   return compared;
 }

@@ -21,14 +21,14 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   StepInFlight step = std::move(in_flight_.front());
   in_flight_.erase(in_flight_.begin());
   absl::Span<const SampledToken> tokens = result.tokens;
-  ServiceRate::Step did{.took = result.compute_time, .num_prompt_tokens = step.num_prompt_tokens};
+  ServiceRate::Step did{.took = result.compute_time, .num_prompt_tokens = step.prompts.num_tokens};
   for (const Chunk& chunk : step.chunks) {
     const size_t count = static_cast<size_t>(chunk.num_scores) + (chunk.samples ? 1 : 0);
     if (CommitChunk(chunk, tokens.first(count))) ++did.num_finished;
     tokens.remove_prefix(count);
   }
   // Between two tokens of a sequence each stage has one step.
-  if (step.num_prompt_tokens > 0) pacer_.Observe(step.num_prompt_tokens, result.compute_time * limits_.num_stages);
+  pacer_.Observe(step.prompts, result.compute_time * limits_.num_stages);
   room_for_.reset();  // whoever still waits is judged again
   ObserveDisturbance(step, result.compute_time);
   ++stats_.num_steps;

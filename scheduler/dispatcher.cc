@@ -12,6 +12,13 @@ namespace {
 constexpr absl::string_view kQuarantinedUrl = "weft/quarantined";
 constexpr absl::Duration kPromiseTime = absl::Seconds(1);  // longer than two steps should take
 
+// It was killed from outside with this request in a step; but not often at this place.
+bool MayBeChance(Request& request) {
+  Progress& progress = request.progress;
+  if (KnownTokens(request) > std::exchange(progress.killed_at, KnownTokens(request))) progress.num_kills = 0;
+  return ++progress.num_kills <= Dispatcher::kMaxKills;
+}
+
 }  // namespace
 
 absl::Status QuarantinedError() {
@@ -90,7 +97,7 @@ void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
   if (!changes.changes.empty()) directory_.Apply(replica, changes);
 }
 
-void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors) {
+void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors, bool from_outside) {
   directory_.Forget(replica);
   queue_.service_rate().Forget(replica);
   {
@@ -100,14 +107,14 @@ void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> 
   for (Scheduler::Survivor& survivor : survivors) {
     std::unique_ptr<Request>& request = survivor.request;
     Progress& progress = request->progress;
-    if (survivor.was_in_step) {
+    if (survivor.was_in_step && !(from_outside && MayBeChance(*request))) {
       const bool is_suspect = progress.suspect_until.has_value();
       if (++progress.num_deaths >= kMaxDeaths || is_suspect) {
         queue_.Leave(*request->account);
         request->sink->Finish({.reason = FinishReason::kError, .status = QuarantinedError()});
         continue;
       }
-      progress.suspect_until = static_cast<int>(request->prompt.size() + progress.output.size());
+      progress.suspect_until = KnownTokens(*request);
     }
     queue_.GiveBack(std::move(request));
   }

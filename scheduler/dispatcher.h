@@ -37,10 +37,14 @@ bool IsQuarantined(const absl::Status& status);
 // suspect in a step, the suspect ends in an error ("quarantined"), and the others go on as suspects. So who kills two
 // replicas at one place is quarantined, and nobody is in a step of more than kMaxDeaths that die.
 //
+// Who was killed from outside had nobody in its steps to blame, unless that happens more than kMaxKills times at one
+// place of a request: one that takes so much memory that the system kills its worker looks like that.
+//
 // Thread-safe. Shared by the replicas of a server, and outlives them.
 class Dispatcher {
  public:
   static constexpr int kMaxDeaths = 3;
+  static constexpr int kMaxKills = 3;
 
   // Queue and clock outlive the dispatcher.
   Dispatcher(const DispatcherOptions& options, FairQueue& queue, const Clock& clock);
@@ -63,8 +67,8 @@ class Dispatcher {
   // After a step: what the replica's cache has and has not any more.
   void TellCache(int replica, const CacheChanges& changes);
 
-  // The replica died. What it ran goes back to its place in the queue.
-  void GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors);
+  // The replica died, by itself or killed from outside. What it ran goes back to its place in the queue.
+  void GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors, bool from_outside);
 
  private:
   // A replica has preempted others for this request, and will take it when their steps have ended.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 
 #include "absl/time/time.h"
 
@@ -14,62 +14,56 @@ struct PrefillPacerOptions {
   absl::Duration max_step_time = absl::InfiniteDuration();  // few steps take longer, whoever is in them
 };
 
-// Guesses what a prompt token costs, and how much that varies, from the steps before, as TCP guesses its round trips
-// (RFC 6298: the mean plus four times the mean deviation): on a steady machine steps come close to the bound, on a
-// noisy one they stay away from it. What that misses, steps that take much longer now and then, a margin learns that
-// shrinks with each step beyond the bound and grows so slowly that one step in 200 may be. Grows by little, since a
-// long step delays everybody, and shrinks at once. Below kMinTokens it doesn't go: a prompt must come to an end.
+// Prompt tokens of one step.
+struct PromptWork {
+  int num_tokens = 0;
+  int64_t sum_of_positions = 0;
+
+  void Add(int count, int first_position) {
+    num_tokens += count;
+    sum_of_positions += static_cast<int64_t>(count) * first_position + static_cast<int64_t>(count) * (count - 1) / 2;
+  }
+  double mean_position() const { return static_cast<double>(sum_of_positions) / num_tokens; }
+};
+
+// Learns from the steps before what a step costs: what those who decode take, and for each prompt token a time that
+// grows with its position, since it attends to all before it. Late in a long prompt a token may cost several times what
+// the first did; one price for all would be wrong for both where long and short prompts meet.
+//
+// How much that varies is learned as TCP learns it of its round trips (RFC 6298: the mean plus four times the mean
+// deviation): on a steady machine steps come close to the bound, on a noisy one they stay away from it. What that
+// misses, steps that take much longer now and then, a margin learns that shrinks with each step beyond the bound and
+// grows so slowly that one step in 200 may be. Grows by little, since a long step delays everybody, and shrinks at
+// once. Below kMinTokens it doesn't go: a prompt must come to an end.
 class PrefillPacer {
  public:
-  explicit PrefillPacer(const PrefillPacerOptions& options)
-      : most_(options.max_tokens),
-        share_(std::max(1, static_cast<int>(options.max_share * options.max_tokens))),
-        bound_(options.max_step_time),
-        max_tokens_(bound_ == absl::InfiniteDuration() ? most_ : std::min(most_, kFirstTokens)) {}
+  explicit PrefillPacer(const PrefillPacerOptions& options);
 
+  // ... at position 0; one at a later position counts for Cost of them.
   int max_tokens(bool others_decode) const { return others_decode ? std::min(share_, max_tokens_) : max_tokens_; }
+  double Cost(double position) const { return 1 + growth_ * position; }
 
-  // What a step took that computed so many prompt tokens.
-  void Observe(int prompt_tokens, absl::Duration took) {
-    if (bound_ == absl::InfiniteDuration() || took <= absl::ZeroDuration()) return;
-    if (prompt_tokens * 2 < max_tokens_) return;  // a small rest says little about a full step
-    Learn(absl::ToDoubleSeconds(took) / prompt_tokens);
-    margin_ = took > bound_ ? std::max(kLeastMargin, margin_ * kShrink) : std::min(1.0, margin_ * kRecovery);
-    const double fitting = margin_ * absl::ToDoubleSeconds(bound_) / Estimate();
-    const double wanted = std::min(fitting, kGrowth * max_tokens_);
-    max_tokens_ = static_cast<int>(std::clamp<double>(wanted, std::min(kMinTokens, most_), most_));
-  }
+  // What a step took that computed such prompt tokens, or none.
+  void Observe(const PromptWork& work, absl::Duration took);
 
  private:
-  static constexpr int kMinTokens = 16;
-  static constexpr int kFirstTokens = 64;  // nothing is known yet
-  static constexpr double kGrowth = 1.25;
-  // Where the margin stands still, ln(kRecovery) / -ln(kShrink) = 1/200 of the steps are too long.
-  static constexpr double kShrink = 0.9;
-  static constexpr double kRecovery = 1.000527;
-  static constexpr double kLeastMargin = 0.25;
-  static constexpr double kMostSurprise = 2;  // one step that took forever is no news of the next
-
   double Estimate() const { return mean_ + 4 * deviation_; }
-
-  void Learn(double seconds_a_token) {
-    if (mean_ == 0) {
-      mean_ = seconds_a_token;
-      deviation_ = mean_ / 4;
-      return;
-    }
-    const double seconds = std::min(seconds_a_token, kMostSurprise * Estimate());
-    deviation_ += (std::abs(seconds - mean_) - deviation_) / 4;
-    mean_ += (seconds - mean_) / 8;
-  }
+  void LearnOthers(double seconds);
+  void LearnGrowth(double position, double seconds);
+  void LearnPrice(double seconds);
+  void Plan(bool was_too_long);
 
   const int most_;
-  const int share_;  // of it, while others decode
-  const absl::Duration bound_;
+  const int share_;     // of it, while others decode
+  const double bound_;  // in seconds
   int max_tokens_;
-  double mean_ = 0;  // seconds a prompt token
+  double others_ = 0;  // seconds of a step without prompts
+  double mean_ = 0;    // seconds a prompt token at position 0
   double deviation_ = 0;
   double margin_ = 1;  // of the bound, that a step is planned to take
+  // A line through the seconds a token by position, fitted to the last few hundred steps.
+  double growth_ = 0;  // its slope, in tokens at position 0
+  double mean_position_ = -1, mean_seconds_ = 0, variance_ = 0, covariance_ = 0;
 };
 
 }  // namespace weft

@@ -39,7 +39,8 @@ class LeastServed {
 // doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant. Tenants
 // that were served more than others get what those leave; not for long, for they pay.
 void Scheduler::GrowPrompts(StepBudget& budget) {
-  int left = std::min(budget.tokens, pacer_.max_tokens(building_.others_decode));
+  // Counted as what tokens at position 0 cost.
+  double left = std::min(budget.tokens, pacer_.max_tokens(building_.others_decode));
   FindPrompts();
   std::array<std::array<double, 2>, kNumPriorities> weights{};
   const auto weights_beside = [&weights](const Prompt& prompt) -> double& {
@@ -49,19 +50,22 @@ void Scheduler::GrowPrompts(StepBudget& budget) {
   if (!may_disturb) std::erase_if(prompts_, [](const Prompt& prompt) { return prompt.gives_way; });
   for (const Prompt& prompt : prompts_) weights_beside(prompt) += prompt.weight;
   for (const Prompt& prompt : prompts_) {
-    if (left == 0) break;
+    if (left < 1) break;
     double& all = weights_beside(prompt);
     const double part = std::min(1.0, prompt.weight / all);
-    const auto part_of = [part](int whole) { return std::max(1, static_cast<int>(std::lround(whole * part))); };
+    const auto part_of = [part](double whole) { return std::max(1, static_cast<int>(std::lround(whole * part))); };
     all -= prompt.weight;
-    StepBudget own{.tokens = std::min(left, part_of(left)), .scores = std::min(budget.scores, part_of(budget.scores))};
+    const int begin = prompt.sequence->num_scheduled;
+    const double cost = pacer_.Cost(begin);
+    StepBudget own{.tokens = std::min(budget.tokens, part_of(left / cost)),
+                   .scores = std::min(budget.scores, part_of(budget.scores))};
     const StepBudget before = own;
     GrowOne(*prompt.sequence, own);
     const int num_tokens = before.tokens - own.tokens;
-    left -= num_tokens;
+    left -= num_tokens * cost;
     budget.tokens -= num_tokens;
     budget.scores -= before.scores - own.scores;
-    building_.num_prompt_tokens += num_tokens;
+    building_.prompts.Add(num_tokens, begin);
     building_.disturbs = building_.disturbs || (prompt.gives_way && num_tokens > 0);
   }
 }

@@ -135,10 +135,7 @@ void Replica::Die(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     status_ = status;
   }
-  if (absl::IsUnavailable(status)) {  // no batch is to blame
-    for (Scheduler::Survivor& survivor : survivors) survivor.was_in_step = false;
-  }
-  dispatcher_.GiveBackFromDead(id_, std::move(survivors));
+  dispatcher_.GiveBackFromDead(id_, std::move(survivors), /*from_outside=*/absl::IsUnavailable(status));
 }
 
 // Charges come first: once a tenant's last request has left, its account may be gone.

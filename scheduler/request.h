@@ -61,7 +61,9 @@ struct Progress {
   bool started = false;         // the sink has been told
   bool charged = false;         // its tenant has paid for the prompt
   int num_overtakers = 0;       // smaller ones that started while it was too large for what was free
-  int num_deaths = 0;           // of replicas, with it in a step
+  int num_deaths = 0;           // of replicas, with it in a step, that somebody in the step may have caused
+  int num_kills = 0;            // ... that came from outside, since it had killed_at tokens, which it still has
+  int killed_at = 0;
   // Set when a replica died with it in a step and nobody else to blame: until it has more tokens than it had then, it
   // runs beside no other suspect.
   std::optional<int> suspect_until;
@@ -89,6 +91,11 @@ struct Request {
   absl::Time queued_at;              // when it last began to wait
   absl::Time offered_at;             // to a replica for the first time since it waits; InfinitePast: not yet
 };
+
+// Of one that no replica runs: its prompt's and those it has drawn.
+inline int KnownTokens(const Request& request) {
+  return static_cast<int>(request.prompt.size() + request.progress.output.size());
+}
 
 // Why a request is not to go on, wherever it is; none: it is.
 inline std::optional<FinishEvent> EndOf(const Request& request, absl::Time now) {

@@ -56,7 +56,7 @@ void Scheduler::Add(std::unique_ptr<Request> request) {
 const Batch& Scheduler::Schedule() {
   StepBudget budget{.tokens = limits_.max_num_batched_tokens, .scores = limits_.max_num_scores};
   building_.num_results = 0;
-  building_.num_prompt_tokens = 0;
+  building_.prompts = {};
   building_.disturbs = false;
   short_of_blocks_ = false;
   DropEnded();

@@ -130,16 +130,19 @@ class Scheduler {
     Priority priority = Priority::kNormal;
     double served = 0;  // its tenant
   };
-  // Sequences that run, by what their tenants were served.
+  // A newcomer's tenant, and those of the sequences that run: by what they were served, and what they run for their
+  // weights, here and elsewhere.
   struct Compared {
     int num_served_less = 0;
     int num_served_more = 0;
+    double rows = 0;
+    double own_rows = 0;
     bool operator==(const Compared&) const = default;
   };
   struct StepInFlight {
     int64_t step = 0;
     size_t num_results = 0;
-    int num_prompt_tokens = 0;  // of sequences that need more than one
+    PromptWork prompts;  // of sequences that need more than one
     bool others_decode = false;
     bool disturbs = false;  // has prompts in it that give way to somebody who decodes
     std::vector<Chunk> chunks;
@@ -204,11 +207,10 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  // Requests that did not fit, how many their tenants ran then, and how many ran of tenants served less or more:
-  // until somebody leaves or that changes, they need no second look.
+  // Requests that did not fit, and how their tenants stood beside the others then: until somebody leaves or that
+  // changes, they need no second look.
   struct Misfit {
     int64_t id = 0;
-    int64_t num_running = 0;
     Compared compared;
     bool could_preempt = false;  // and still did not fit
   };

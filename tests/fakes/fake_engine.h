@@ -38,7 +38,7 @@ class FakeEngine final : public Engine {
     in_flight_.pop_front();
     if (!death_.ok() && num_steps_left_-- <= 0) return death_;
     for (const SlotStart& start : batch.slot_starts) {
-      if (deadly_seed_ == start.sampling.seed) return death_ = absl::InternalError("killed by a request");
+      if (deadly_seed_ == start.sampling.seed) return death_ = death_of_seed_;
     }
     return device_.Execute(batch);
   }
@@ -57,7 +57,10 @@ class FakeEngine final : public Engine {
     death_ = std::move(status);
   }
   // A sequence with this seed kills it.
-  void DieOfSeed(uint64_t seed) { deadly_seed_ = seed; }
+  void DieOfSeed(uint64_t seed, absl::Status status = absl::InternalError("killed by a request")) {
+    deadly_seed_ = seed;
+    death_of_seed_ = std::move(status);
+  }
 
   // What a request with this prompt draws, stop criteria aside.
   static std::vector<int32_t> ExpectedTokens(const std::vector<int32_t>& prompt, const SamplingParams& sampling,
@@ -73,6 +76,7 @@ class FakeEngine final : public Engine {
   absl::Status death_;
   int num_steps_left_ = 0;  // before it dies
   std::optional<uint64_t> deadly_seed_;
+  absl::Status death_of_seed_;
   int64_t spoilt_position_ = -1;
 };
 

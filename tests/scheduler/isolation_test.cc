@@ -197,7 +197,7 @@ std::vector<Tail> TailsOf(const std::vector<ModelledLoad>& loads) {
   const EngineLimits limits{2048, 128 * kRows, 16, kRows, 256, 1500};
   ModelledServing serving(limits, {.max_itl = absl::Milliseconds(2)});
   const absl::Time begin = serving.Now();
-  const std::vector<ModelledServing::Sinks> all = serving.Run(loads, absl::Seconds(40));
+  const std::vector<ModelledServing::Sinks> all = serving.Run(loads, absl::Seconds(120));
   std::vector<Tail> tails;
   for (const ModelledServing::Sinks& sinks : all) {
     std::vector<double> ttft, itl;

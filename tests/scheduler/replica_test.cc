@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -151,6 +152,26 @@ TEST(ReplicaTest, ARequestThatKillsTwoReplicasIsQuarantinedAlone) {
   for (size_t id = 0; id < sinks.size(); ++id) {
     if (id == 5) {
       EXPECT_EQ(sinks[id]->finish->reason, FinishReason::kError);
+    } else {
+      EXPECT_EQ(sinks[id]->tokens, Expected(static_cast<int64_t>(id), 20)) << id;
+    }
+  }
+}
+
+// As the system does when a request makes its worker take too much memory.
+TEST(ReplicaTest, ARequestWithWhichReplicasAreKilledAgainAndAgainIsQuarantinedAlone) {
+  Group group(Dispatcher::kMaxKills + 3);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int64_t id = 0; id < 12; ++id) sinks.push_back(Push(group.queue, id, 20));
+  for (FakeEngine* engine : group.engines) engine->DieOfSeed(5, absl::UnavailableError("killed"));
+  group.Start();
+  group.Finish();
+  const auto num_dead = std::count_if(group.replicas.begin(), group.replicas.end(),
+                                      [](const auto& replica) { return !replica->status().ok(); });
+  EXPECT_EQ(num_dead, Dispatcher::kMaxKills + 2);
+  for (size_t id = 0; id < sinks.size(); ++id) {
+    if (id == 5) {
+      EXPECT_TRUE(IsQuarantined(sinks[id]->finish->status));
     } else {
       EXPECT_EQ(sinks[id]->tokens, Expected(static_cast<int64_t>(id), 20)) << id;
     }

@@ -12,7 +12,7 @@ class Blame {
   explicit Blame(Scene& scene) : scene_(scene) {}
 
   // A replica died with these in its steps, none of which had ended; they have been given back or ended since.
-  void OnDeath(const std::vector<SimRequest*>& in_steps);
+  void OnDeath(const std::vector<SimRequest*>& in_steps, bool from_outside);
   // Before a step: suspects run apart.
   static void CheckStep(const std::vector<SimRequest*>& rows);
   // After each part of an event: errors have a reason.

@@ -52,7 +52,7 @@ class Pacing {
   }
 
  private:
-  static constexpr int kLeast = 16;  // a prompt must come to an end
+  static constexpr int kLeast = 8;  // a prompt must come to an end
 
   struct Step {
     absl::Duration took;

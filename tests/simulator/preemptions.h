@@ -72,7 +72,8 @@ class Preemptions {
     const EngineLimits& limits = scene_.plan.limits;
     const int64_t longest = (limits.max_model_len + limits.block_size - 1) / limits.block_size;
     const auto& running = scheduler_.running();
-    if (limits.num_blocks < longest * (limits.max_num_seqs + 1) || NumStaying(nullptr) < limits.max_num_seqs) return;
+    // Each that runs keeps one block free to grow.
+    if (limits.num_blocks < (longest + 1) * limits.max_num_seqs || NumStaying(nullptr) < limits.max_num_seqs) return;
     int num_uncomputed = 0;
     for (const auto& sequence : running) num_uncomputed += sequence->num_uncomputed();
     if (num_uncomputed >= limits.max_num_batched_tokens) return;  // the step may be full

@@ -128,7 +128,7 @@ void World::Collect(size_t index) {
   if (r.replica->status().ok()) return;
   scene_.trace.Note("replica dies", static_cast<int64_t>(index), static_cast<int64_t>(in_steps.size()));
   ++totals_.num_deaths;
-  if (!absl::IsUnavailable(r.replica->status())) blame_.OnDeath(in_steps);
+  blame_.OnDeath(in_steps, /*from_outside=*/absl::IsUnavailable(r.replica->status()));
   whereabouts_.AfterDeath(static_cast<int>(index));
 }
 

@@ -55,6 +55,8 @@ struct SimRequest {
   int num_overtakers = 0;     // at least so many
   bool was_promised = false;  // before the last pull: some replica makes room for it
   int num_deaths = 0;
+  int num_kills = 0;  // since it had killed_at tokens
+  size_t killed_at = 0;
   std::optional<size_t> suspect_until;  // it has more tokens than this
   int publishes_since_cancel = 0;
 
