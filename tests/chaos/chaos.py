@@ -27,6 +27,7 @@ class Server:
 
     def __init__(self, binary, options):
         self.log = tempfile.TemporaryFile("w+")
+        self.directory = tempfile.TemporaryDirectory(prefix="weft-chaos-")  # links that are killed leave sockets there
         self.process = subprocess.Popen(
             [binary, "serve", "--model", REPOSITORY / "deploy/demo_model", "--port", "0", "--grpc-port", "0",
              "--workers", "process", "--replicas", str(options.replicas),
@@ -35,7 +36,8 @@ class Server:
              "--max-num-seqs", "48", "--max-queued-requests", "1000", "--step-timeout", f"{options.step_timeout}s",
              "--restart-limit", "1000000", "--restart-backoff", "0s", "--log-level", "warn",
              "--worker-wrapper", f"{sys.executable} -S {HERE / 'flaky_link.py'}"],
-            stdout=subprocess.PIPE, stderr=self.log, text=True)
+            stdout=subprocess.PIPE, stderr=self.log, text=True,
+            env={**os.environ, "TMPDIR": self.directory.name, "XDG_RUNTIME_DIR": ""})
         ready = re.match(r"weft ready http=(\S+):(\d+) ", self.process.stdout.readline())
         if ready is None:
             self.process.kill()
@@ -69,6 +71,12 @@ class Server:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(120)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.directory.cleanup()
 
 
 def children_of(pid):
@@ -271,8 +279,7 @@ def main():
         status = server.stop()
     finally:
         streams.stopping.set()
-        if server.process.poll() is None:
-            server.process.kill()
+        server.end()
     if outages:
         report(streams, outages)
     if options.verbose:

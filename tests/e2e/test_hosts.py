@@ -9,7 +9,7 @@ import threading
 import pytest
 from openai import OpenAI
 
-from weft_server import BINARY, MODEL, WeftServer
+from weft_server import BINARY, WeftServer, story
 
 CLONE_NEWNET = 0x40000000
 NUM_HOSTS = 4
@@ -99,12 +99,6 @@ class Worker:
     def stop(self):
         self.process.terminate()
         self.process.wait(20)
-
-
-def story(client, tokens):
-    for event in client.completions.create(model=MODEL, prompt="Weft is", max_tokens=tokens, temperature=0.9, seed=5,
-                                           stream=True, extra_body={"ignore_eos": True}):
-        yield event.choices[0].text
 
 
 def test_a_host_is_cut_off_in_the_middle_of_a_stream(hosts, certificates, tmp_path):

@@ -10,7 +10,7 @@ import time
 import openai
 from openai import OpenAI
 
-from weft_server import BINARY, MODEL, REPOSITORY, WeftServer, run_to_exit
+from weft_server import BINARY, MODEL, REPOSITORY, WeftServer, run_to_exit, story
 
 
 def client_of(server):
@@ -21,13 +21,6 @@ def workers_of(server):
     pid = server.process.pid
     return sorted(int(child) for task in os.listdir(f"/proc/{pid}/task")
                   for child in pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-
-
-def story(client, tokens=120):
-    """A stream of one seed, piece by piece."""
-    for event in client.completions.create(model=MODEL, prompt="Weft is", max_tokens=tokens, temperature=0.9, seed=5,
-                                           stream=True, extra_body={"ignore_eos": True}):
-        yield event.choices[0].text
 
 
 def test_faults_under_streams_lose_nothing():

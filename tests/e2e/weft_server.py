@@ -77,3 +77,10 @@ def run_to_exit(*arguments, env=None):
     """Runs `weft` with arguments that end it by themselves."""
     return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=60,
                           env={**os.environ, **(env or {})})
+
+
+def story(client, tokens=120):
+    """A stream of one seed, piece by piece."""
+    for event in client.completions.create(model=MODEL, prompt="Weft is", max_tokens=tokens, temperature=0.9, seed=5,
+                                           stream=True, extra_body={"ignore_eos": True}):
+        yield event.choices[0].text
