@@ -98,7 +98,6 @@ void Dispatcher::TellCache(int replica, const CacheChanges& changes) {
 }
 
 void Dispatcher::GiveBackFromDead(int replica, std::vector<Scheduler::Survivor> survivors, bool from_outside) {
-  directory_.Forget(replica);
   queue_.service_rate().Forget(replica);
   {
     absl::MutexLock lock(&mutex_);

@@ -39,15 +39,6 @@ class PrefixDirectory {
     }
   }
 
-  // It died, and its cache with it.
-  void Forget(int replica) {
-    absl::MutexLock lock(&mutex_);
-    absl::erase_if(holders_, [this, replica](auto& entry) {
-      entry.second &= ~Bit(replica);
-      return entry.second == 0;
-    });
-  }
-
   // The most of the first `keys` that any replica but this one holds; replicas evict the end of a prefix first.
   int LongestElsewhere(int replica, absl::Span<const PrefixKey> keys) const {
     absl::MutexLock lock(&mutex_);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/string_view.h"
+#include "grpc/support/log.h"
 #include "nlohmann/json.hpp"
 #include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -27,6 +28,12 @@ class JsonMessage final : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonMessage>(); }
 };
 
+// What gRPC has to say, such as whose certificate it refuses, in our form: its own would break a reader of JSON lines.
+void LogForGrpc(gpr_log_func_args* args) {
+  const auto level = args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::warn : spdlog::level::debug;
+  if (spdlog::logger* const logger = spdlog::default_logger_raw()) logger->log(level, "gRPC: {}", args->message);
+}
+
 }  // namespace
 
 void SetUpLogging(const LogOptions& options) {
@@ -38,6 +45,7 @@ void SetUpLogging(const LogOptions& options) {
   logger->set_level(spdlog::level::from_str(options.level));
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
+  gpr_set_log_function(LogForGrpc);
 }
 
 }  // namespace weft

@@ -246,8 +246,10 @@ def report(streams, outages):
         outside += [gap for begin, gap in gaps
                     if not any(begin <= end and begin + gap >= start for start, end in outages)]
     took = [end - start for start, end in outages]
+    ratio = quantile(during, .99) / quantile(outside, .99)
     print(f"recovery p50 {quantile(took, .5):.2f} s, longest {max(took):.2f} s; gap between tokens p99 "
-          f"{quantile(outside, .99) * 1e3:.0f} ms, while a replica recovers {quantile(during, .99) * 1e3:.0f} ms")
+          f"{quantile(outside, .99) * 1e3:.0f} ms, while a replica recovers {quantile(during, .99) * 1e3:.0f} ms, {ratio:.2f} times")
+    return ratio
 
 
 def main():
@@ -262,6 +264,8 @@ def main():
     parser.add_argument("--pipeline-parallel-size", type=int, default=1)
     parser.add_argument("--pause", type=float, default=1.0, help="longest, in seconds, before the next fault")
     parser.add_argument("--step-timeout", type=float, default=2.0, help="seconds")
+    parser.add_argument("--max-gap-ratio", type=float, default=1.5,
+                        help="of the p99 gap between tokens while a replica recovers, to that outside")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
@@ -280,15 +284,15 @@ def main():
     finally:
         streams.stopping.set()
         server.end()
-    if outages:
-        report(streams, outages)
+    ratio = report(streams, outages) if outages else 0
     if options.verbose:
         print(server.text())
     for problem in streams.problems[:10]:
         print(problem)
     print(f"seed {options.seed}: {options.kills} faults under {options.streams} streams: {streams.num_done} answers, "
           f"{len(streams.problems)} wrong or lost, {'blocks leaked' if leaked else 'no block leaked'}, exit {status}")
-    sys.exit(bool(streams.problems or leaked or status or streams.num_done < options.streams))
+    is_slow = ratio > options.max_gap_ratio
+    sys.exit(bool(streams.problems or leaked or status or streams.num_done < options.streams or is_slow))
 
 
 if __name__ == "__main__":

@@ -142,10 +142,11 @@ def test_a_worker_without_the_right_certificate_is_turned_away(hosts, certificat
     log = open(tmp_path / "stranger.log", "w")
     worker = Worker(hosts[1], 1, stranger, log, num_nodes=2)
     try:
-        with pytest.raises(RuntimeError, match="has not joined"), inside(name_of(0)):
+        with pytest.raises(RuntimeError, match="has not joined") as refusal, inside(name_of(0)):
             WeftServer("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", 2, "--coordinator",
                        f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
                        "--tensor-parallel-size", 2, "--join-timeout", "3s", prefix=hosts[0])
+        assert "certificate" in str(refusal.value), "who is turned away is logged"
     finally:
         worker.stop()
         log.close()

@@ -26,7 +26,7 @@ TEST_P(ParallelTest, OutputsAreThoseOfOneRank) {
   const ModelConfig config = *LoadModelConfig(FixtureModel(c.model));
   auto engine = OpenOneEngine(config, SetupOf(c, config));
   ASSERT_TRUE(engine.ok()) << engine.status();
-  ExpectEqual(c, RunAll(*std::move(engine)), RunWhole(c));
+  ExpectEqual(c, RunAll(*std::move(engine), c.cancels), RunWhole(c));
 }
 
 std::vector<Case> Cases() {
@@ -63,6 +63,11 @@ std::vector<Case> Cases() {
 
 INSTANTIATE_TEST_SUITE_P(Plans, ParallelTest, testing::ValuesIn(Cases()),
                          [](const auto& param) { return NameOf(param.param); });
+
+INSTANTIATE_TEST_SUITE_P(Families, ParallelTest, testing::ValuesIn(FamiliesByPlans()),
+                         [](const auto& param) { return NameOf(param.param); });
+
+TEST(ParallelPlanTest, FamiliesAreTriedInMostWays) { EXPECT_GE(FamiliesByPlans().size(), 40); }
 
 TEST(ParallelPlanTest, RefusesWhatDoesNotFitWithTheArithmetic) {
   ModelConfig config;

@@ -12,19 +12,26 @@ namespace {
 
 void Bench(int num_repeats, int num_steps) {
   absl::PrintF(
-      "| batches in flight | sequences a batch | a step | bubble by metric | by trace | stage imbalance | cores lost "
-      "|\n");
-  absl::PrintF("|---:|---:|---:|---:|---:|---:|---:|\n");
+      "| hidden size | batches in flight | sequences a batch | a step | bubble by metric | by trace | stage imbalance "
+      "| "
+      "cores lost |\n");
+  absl::PrintF("|---:|---:|---:|---:|---:|---:|---:|---:|\n");
   for (int repeat = 0; repeat < num_repeats; ++repeat) {
-    for (const int max_in_flight : {4, 2, 1}) {
-      for (const int num_sequences : {8, 64}) {
-        const PipelineRunOptions options{
-            .num_sequences = num_sequences, .num_steps = num_steps, .max_in_flight = max_in_flight};
-        const PipelineRun run = RunPipeline(options);
-        absl::PrintF("| %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %d |\n", max_in_flight, num_sequences / 2,
-                     absl::ToDoubleMilliseconds(run.stats.with_work) / options.num_steps, 100 * BubbleRatio(run.stats),
-                     100 * run.bubble_by_trace, StageImbalance(run.stats), run.num_preempted);
-        std::fflush(stdout);
+    for (const int hidden_size :
+         {256, 1024}) {  // steps of milliseconds, and as long as those of models that people use
+      for (const int max_in_flight : {4, 2, 1}) {
+        for (const int num_sequences : {8, 64}) {
+          const PipelineRunOptions options{.hidden_size = hidden_size,
+                                           .num_sequences = num_sequences,
+                                           .num_steps = hidden_size > 256 ? num_steps / 2 : num_steps,
+                                           .max_in_flight = max_in_flight};
+          const PipelineRun run = RunPipeline(options);
+          absl::PrintF("| %d | %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %d |\n", hidden_size, max_in_flight,
+                       num_sequences / 2, absl::ToDoubleMilliseconds(run.stats.with_work) / options.num_steps,
+                       100 * BubbleRatio(run.stats), 100 * run.bubble_by_trace, StageImbalance(run.stats),
+                       run.num_preempted);
+          std::fflush(stdout);
+        }
       }
     }
   }

@@ -25,14 +25,14 @@ TEST(PrefixDirectoryTest, KnowsTheLongestPrefixElsewhere) {
   EXPECT_EQ(directory.LongestElsewhere(2, keys), 5);
 }
 
-TEST(PrefixDirectoryTest, ForgetsWhatIsEvictedAndWhoDies) {
+TEST(PrefixDirectoryTest, ForgetsWhatIsEvicted) {
   const std::vector<PrefixKey> keys = Keys(8);
   PrefixDirectory directory;
   directory.Apply(0, Changes(keys, 0, 6, true));
   directory.Apply(1, Changes(keys, 0, 4, true));
   directory.Apply(0, Changes(keys, 5, 6, false));
   EXPECT_EQ(directory.LongestElsewhere(1, keys), 5);
-  directory.Forget(0);
+  directory.Apply(0, Changes(keys, 0, 5, false));
   EXPECT_EQ(directory.LongestElsewhere(1, keys), 0);
   EXPECT_EQ(directory.size(), 4u);
   directory.Apply(1, Changes(keys, 0, 8, false));

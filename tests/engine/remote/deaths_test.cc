@@ -4,8 +4,6 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
-#include <set>
 #include <string>
 #include <thread>
 
@@ -13,20 +11,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "tests/engine/remote/children.h"
 #include "tests/engine/remote/remote_model.h"
 
 namespace weft {
 namespace {
-
-// The processes that this one has started, and that live; by rank, since they are started in that order.
-std::vector<pid_t> Children() {
-  std::set<pid_t> children;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    std::ifstream file(task.path() / "children");
-    for (pid_t pid = 0; file >> pid;) children.insert(pid);
-  }
-  return {children.begin(), children.end()};
-}
 
 // Steps until one fails, which some must within seconds.
 absl::Status StepUntilDeath(Engine& engine) {

@@ -10,7 +10,7 @@ TEST_P(ProcessesTest, OutputsAreThoseOfOneRank) {
   RemoteModel model(GetParam());
   auto engine = model.engines().Open(0);
   ASSERT_TRUE(engine.ok()) << engine.status();
-  ExpectEqual(GetParam(), RunAll(*std::move(engine)), RunWhole(GetParam()));
+  ExpectEqual(GetParam(), RunAll(*std::move(engine), GetParam().cancels), RunWhole(GetParam()));
 }
 
 std::vector<Case> Cases() {
@@ -29,6 +29,9 @@ std::vector<Case> Cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, ProcessesTest, testing::ValuesIn(Cases()),
+                         [](const auto& param) { return NameOf(param.param); });
+
+INSTANTIATE_TEST_SUITE_P(Families, ProcessesTest, testing::ValuesIn(FamiliesByPlans()),
                          [](const auto& param) { return NameOf(param.param); });
 
 TEST(RemoteEnginesTest, ReplicasAreOpenAtOnceAndOpenAgain) {

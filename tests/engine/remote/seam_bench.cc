@@ -1,5 +1,7 @@
 // What it costs that ranks are processes: steps of one token of the smallest model there is, so that little else is
 // left; threads and processes in turn. Prints a Markdown table; run by hand with a model directory and the weft binary.
+#include <signal.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/local_engine.h"
 #include "engine/remote/remote_engine.h"
+#include "tests/engine/remote/children.h"
 
 namespace weft {
 namespace {
@@ -17,6 +21,7 @@ namespace {
 constexpr int kSteps = 2000;
 constexpr int kRounds = 5;
 constexpr int kRows = 8;
+constexpr int kDeaths = 50;
 
 Batch StepOf(int64_t step) {
   Batch batch;
@@ -47,6 +52,26 @@ double Measure(Engine& engine, int64_t& step, bool ahead) {
   return absl::ToDoubleMicroseconds(absl::Now() - start) / kSteps;
 }
 
+// Milliseconds from SIGKILL of a worker of an idle engine until that is known; in order.
+std::vector<double> MeasureDeaths(RemoteEngines& engines) {
+  std::vector<double> took;
+  for (int i = 0; i < kDeaths; ++i) {
+    absl::Notification told;
+    engines.SetOnDeath([&told] {
+      if (!told.HasBeenNotified()) told.Notify();
+    });
+    const auto engine = *engines.Open(0);
+    const absl::Time start = absl::Now();
+    kill(Children().front(), SIGKILL);
+    told.WaitForNotification();
+    if (engine->status().ok()) std::abort();
+    took.push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
+    engines.SetOnDeath(nullptr);
+  }
+  std::sort(took.begin(), took.end());
+  return took;
+}
+
 int Run(const std::string& model_dir, const std::string& binary, const std::string& version) {
   const ModelConfig config = *LoadModelConfig(model_dir);
   EngineSetup setup{.model_dir = model_dir,
@@ -59,7 +84,7 @@ int Run(const std::string& model_dir, const std::string& binary, const std::stri
   RemoteOptions options{.coordinator = {.version = version}, .command = {binary, "worker"}};
   options.coordinator.log = [](absl::string_view) {};
   const auto source = RemoteEngines::Start(config, setup, options);
-  const auto processes = (*source)->Open(0);
+  auto processes = (*source)->Open(0);
   if (!processes.ok()) {
     std::fprintf(stderr, "%s\n", std::string(processes.status().message()).c_str());
     return 1;
@@ -75,6 +100,10 @@ int Run(const std::string& model_dir, const std::string& binary, const std::stri
     std::printf("| %s | %.0f us | %.0f us | %.0f us |\n", ahead ? "one submitted ahead" : "one at a time", best[0],
                 best[1], best[1] - best[0]);
   }
+  processes->reset();
+  const std::vector<double> deaths = MeasureDeaths(**source);
+  std::printf("\n%zu workers killed: known after %.1f ms in the median, %.1f ms at most\n", deaths.size(),
+              deaths[deaths.size() / 2], deaths.back());
   return 0;
 }
 
