@@ -7,6 +7,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace weft {
 
@@ -20,9 +21,11 @@ class Channel {
   }
 
   // Waits for a value; none once the channel is closed and empty.
-  std::optional<T> Pop() {
+  std::optional<T> Pop() { return PopBefore(absl::InfiniteFuture()); }
+  // ... or until the deadline has passed.
+  std::optional<T> PopBefore(absl::Time deadline) {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(this, &Channel::HasValueOrClosed));
+    mutex_.AwaitWithDeadline(absl::Condition(this, &Channel::HasValueOrClosed), deadline);
     if (values_.empty()) return std::nullopt;
     T value = std::move(values_.front());
     values_.pop_front();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/model_config.h"
 #include "engine/model_dir.h"
@@ -24,6 +25,7 @@ struct EngineSetup {
   int max_num_seqs = 64;             // slots, and rows a step
   int max_num_batched_tokens = 512;  // >= max_num_seqs
   int block_size = 16;
+  absl::Duration step_timeout = absl::InfiniteDuration();  // of ranks that are threads: then a step is hung
   int64_t kv_cache_bytes = 0;  // of all ranks together; holds at least one sequence of max_model_len
 };
 

@@ -1,14 +1,21 @@
 #include "engine/local_engine.h"
 
 #include <algorithm>
+#include <deque>
+#include <optional>
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/parallel_plan.h"
 #include "engine/rank_parts.h"
 #include "engine/rank_threads.h"
 #include "engine/shared_stopwatch.h"
+#include "engine/step_deadline.h"
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -18,29 +25,37 @@ namespace {
 
 class LocalEngine final : public Engine {
  public:
-  LocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks)
+  LocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks, absl::Duration step_timeout)
       : limits_(limits),
+        deadline_(step_timeout),
         ranks_(std::move(ranks), [this](size_t, const Worker& worker, absl::StatusOr<StepResult> result) {
           if (!result.ok() || worker.IsReporter()) results_.Push(std::move(result));
         }) {}
 
   const EngineLimits& limits() const override { return limits_; }
-  bool HasRoom() const override { return num_in_flight_ < 2 * limits_.num_stages; }
-  bool HasInFlight() const override { return num_in_flight_ > 0; }
+  bool HasRoom() const override { return static_cast<int>(in_flight_.size()) < 2 * limits_.num_stages; }
+  bool HasInFlight() const override { return !in_flight_.empty(); }
   absl::Status status() const override { return error_; }
 
   void Submit(const Batch& batch) override {
     CHECK(HasRoom(), "Submit requires room");
-    if (num_in_flight_++ == 0) with_work_.Start();
+    if (in_flight_.empty()) {
+      since_ = absl::Now();
+      with_work_.Start();
+    }
+    in_flight_.push_back(batch.num_tokens());
     ranks_.Push(batch);
   }
 
   absl::StatusOr<StepResult> Collect() override {
     CHECK(HasInFlight(), "Collect requires a step in flight");
     if (!error_.ok()) return error_;
-    absl::StatusOr<StepResult> result = *results_.Pop();
+    absl::StatusOr<StepResult> result = Await();
     error_ = result.status();
-    if (--num_in_flight_ == 0) with_work_.Stop();
+    const absl::Time now = absl::Now();
+    deadline_.Observe(now - std::exchange(since_, now), in_flight_.front());
+    in_flight_.pop_front();
+    if (in_flight_.empty()) with_work_.Stop();
     return result;
   }
 
@@ -51,9 +66,42 @@ class LocalEngine final : public Engine {
   }
 
  private:
+  // A rank that waits for others ends when its groups are aborted; one that computes for ever can't be ended, and
+  // whoever destroys the engine waits for it.
+  absl::StatusOr<StepResult> Await() {
+    // After the machine has slept, or its clock was set, the step still has a moment.
+    constexpr absl::Duration kMoment = absl::Milliseconds(500);
+    const absl::Duration allowed = deadline_.Allowed(in_flight_.front());
+    std::optional<absl::StatusOr<StepResult>> result = results_.PopBefore(since_ + allowed);
+    if (!result.has_value()) result = results_.PopBefore(absl::Now() + kMoment);
+    if (result.has_value()) return *std::move(result);
+    const double seconds = absl::ToDoubleSeconds(allowed);
+    const absl::Status hung =
+        absl::InternalError(absl::StrFormat("a step has taken more than %.1f s: %s", seconds, Describe()));
+    ranks_.Abort(hung);
+    return hung;
+  }
+
+  std::string Describe() const {
+    std::vector<std::string> lines;
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      const Worker& worker = ranks_.worker(rank);
+      const std::vector<Worker::Wait> waits = worker.waits();
+      if (waits.empty()) lines.push_back(absl::StrFormat("rank %d, step %d, waits for nobody", rank, worker.step()));
+      for (const auto& [group, op] : waits) {
+        lines.push_back(absl::StrFormat("rank %d waits for member %s of its %s in step %d, %s %d (%d bytes) for %.1f s",
+                                        rank, absl::StrJoin(op.missing, ", "), group, worker.step(), CommOpName(op.op),
+                                        op.number, op.bytes, absl::ToDoubleSeconds(op.elapsed)));
+      }
+    }
+    return absl::StrJoin(lines, "; ");
+  }
+
   const EngineLimits limits_;
+  StepDeadline deadline_;
+  std::deque<int> in_flight_;  // tokens of each step; oldest first
+  absl::Time since_;           // the oldest has been the oldest
   Channel<absl::StatusOr<StepResult>> results_;
-  int num_in_flight_ = 0;
   SharedStopwatch with_work_;
   absl::Status error_;
   RankThreads ranks_;  // last: its threads use the rest
@@ -61,8 +109,9 @@ class LocalEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks) {
-  return std::make_unique<LocalEngine>(limits, std::move(ranks));
+std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks,
+                                        absl::Duration step_timeout) {
+  return std::make_unique<LocalEngine>(limits, std::move(ranks), step_timeout);
 }
 
 absl::StatusOr<std::unique_ptr<LocalEngines>> LocalEngines::Load(const ModelConfig& config, const EngineSetup& setup,
@@ -100,7 +149,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalEngines::Open(int /*replica*/) {
     parts.trace = trace_;
     ranks.push_back(std::move(parts));
   }
-  return MakeLocalEngine(limits_, std::move(ranks));
+  return MakeLocalEngine(limits_, std::move(ranks), setup_.step_timeout);
 }
 
 }  // namespace weft

@@ -52,7 +52,9 @@ class LocalEngines final : public EngineSource {
   StepTrace* trace_ = nullptr;
 };
 
-// An engine of ranks that are made already, of all of a replica.
-std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks);
+// An engine of ranks that are made already, of all of a replica. A step that takes longer than `step_timeout`, and many
+// times as long as others, ends it, with an error that tells what each rank does and waits for.
+std::unique_ptr<Engine> MakeLocalEngine(const EngineLimits& limits, std::vector<WorkerParts> ranks,
+                                        absl::Duration step_timeout = absl::InfiniteDuration());
 
 }  // namespace weft

@@ -59,8 +59,7 @@ void Replica::Run(const Reopen& reopen) {
 bool Replica::GoOn(const Reopen& reopen) {
   const absl::Status death = status();
   if (death.ok() || reopen == nullptr) return false;
-  TakeEngine().reset();  // its memory, before there is another
-  absl::StatusOr<std::unique_ptr<Engine>> engine = reopen(death);
+  absl::StatusOr<std::unique_ptr<Engine>> engine = reopen(death, TakeEngine());
   if (!engine.ok()) return false;
   Revive(*std::move(engine));
   return true;

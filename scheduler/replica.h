@@ -25,9 +25,10 @@ namespace weft {
 // Start and Join are for one thread at a time; stats, engine_stats and status for any.
 class Replica {
  public:
-  // The engine died of this, and is destroyed: another with the same limits, or an error, and the replica ends. Called
-  // on the replica's thread; takes its time.
-  using Reopen = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const absl::Status& death)>;
+  // The engine died of this, and is to be destroyed: another with the same limits, or an error, and the replica ends.
+  // Called on the replica's thread; takes its time.
+  using Reopen =
+      std::function<absl::StatusOr<std::unique_ptr<Engine>>(const absl::Status& death, std::unique_ptr<Engine> dead)>;
 
   // Dispatcher and clock outlive the replica. `id`: 0 .. num_replicas - 1.
   Replica(int id, std::unique_ptr<Engine> engine, const SchedulerOptions& options, Dispatcher& dispatcher,

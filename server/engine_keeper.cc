@@ -59,7 +59,8 @@ EngineKeeper::EngineKeeper(EngineSource& source, int num_replicas, const Restart
   for (int i = 0; i < num_replicas; ++i) replicas_.push_back({RestartPolicy(options), {}});
 }
 
-absl::StatusOr<std::unique_ptr<Engine>> EngineKeeper::Reopen(int replica, absl::Status death) {
+absl::StatusOr<std::unique_ptr<Engine>> EngineKeeper::Reopen(int replica, absl::Status death,
+                                                             std::unique_ptr<Engine> dead) {
   for (;;) {
     std::optional<absl::Duration> delay;
     {
@@ -67,6 +68,8 @@ absl::StatusOr<std::unique_ptr<Engine>> EngineKeeper::Reopen(int replica, absl::
       delay = replicas_[static_cast<size_t>(replica)].policy.OnDeath(clock_.Now());
     }
     Change(replica, delay.has_value() ? ReplicaState::kRestarting : ReplicaState::kDown, death);
+    // Its memory, before there is another; and after the death was told, for one that hangs may never come to its end.
+    dead.reset();
     if (!delay.has_value()) return death;
     if (!WaitUnlessStopped(*delay)) return absl::CancelledError("the server stops");
     absl::StatusOr<std::unique_ptr<Engine>> engine = OpenWarm(source_, replica);

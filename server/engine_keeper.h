@@ -36,9 +36,9 @@ class EngineKeeper {
   EngineKeeper(EngineSource& source, int num_replicas, const RestartOptions& options, const Clock& clock,
                OnChange on_change);
 
-  // Another engine for a replica whose engine died, and has been destroyed. Takes as long as it takes; an error is
-  // final. Called by one thread for each replica.
-  absl::StatusOr<std::unique_ptr<Engine>> Reopen(int replica, absl::Status death);
+  // Another engine for a replica whose engine died. Takes as long as it takes; an error is final. Called by one thread
+  // for each replica.
+  absl::StatusOr<std::unique_ptr<Engine>> Reopen(int replica, absl::Status death, std::unique_ptr<Engine> dead);
 
   // Ends every Reopen, soon, with an error. Thread-safe; once is enough.
   void Stop();

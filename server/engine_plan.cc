@@ -85,6 +85,7 @@ EngineSetup SetupFor(const Config& config, const ModelDir& files) {
   options.max_num_seqs = config.engine.max_num_seqs;
   options.max_num_batched_tokens = config.engine.max_num_batched_tokens;
   options.block_size = config.engine.block_size;
+  options.step_timeout = config.workers.step_timeout;
   return options;
 }
 

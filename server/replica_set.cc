@@ -20,8 +20,9 @@ ReplicaSet::ReplicaSet(std::vector<std::unique_ptr<Engine>> engines, const Sched
   }
   source_.SetOnDeath([this] { queue_.Wake(); });
   for (size_t i = 0; i < replicas_.size(); ++i) {
-    replicas_[i]->Start(
-        [this, id = static_cast<int>(i)](const absl::Status& death) { return keeper_.Reopen(id, death); });
+    replicas_[i]->Start([this, id = static_cast<int>(i)](const absl::Status& death, std::unique_ptr<Engine> dead) {
+      return keeper_.Reopen(id, death, std::move(dead));
+    });
   }
 }
 

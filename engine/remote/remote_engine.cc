@@ -10,36 +10,12 @@
 #include "absl/time/clock.h"
 #include "engine/remote/setup_messages.h"
 #include "engine/remote/step_messages.h"
+#include "engine/step_deadline.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
 namespace weft {
 namespace {
-
-// How long a step may take before it is taken for hung.
-class StepDeadline {
- public:
-  explicit StepDeadline(absl::Duration least) : least_(least) {}
-
-  absl::Duration allowed() const {
-    constexpr int kTimesLonger = 20;
-    constexpr int kTimesLongerAtFirst = 10;  // pages are touched, caches filled, nothing is known
-    return num_steps_ < kNumFirstSteps ? least_ * kTimesLongerAtFirst : std::max(least_, longest_ * kTimesLonger);
-  }
-
-  void Observe(absl::Duration took) {
-    constexpr double kFading = 0.999;  // what was slow once is forgotten in some thousand steps
-    longest_ = std::max(took, longest_ * kFading);
-    ++num_steps_;
-  }
-
- private:
-  static constexpr int kNumFirstSteps = 3;
-
-  const absl::Duration least_;
-  absl::Duration longest_;
-  int num_steps_ = 0;
-};
 
 class RemoteEngine final : public Engine {
  public:
@@ -58,7 +34,7 @@ class RemoteEngine final : public Engine {
       since_ = absl::Now();
       group_->work().Start();
     }
-    in_flight_.push_back({batch.step, batch.sampling.size()});
+    in_flight_.push_back({batch.step, batch.num_tokens(), batch.sampling.size()});
     message_.Clear();
     WriteStep(batch, *message_.mutable_step());
     group_->Send(message_);
@@ -72,7 +48,7 @@ class RemoteEngine final : public Engine {
       return group_->status();
     }
     const absl::Time now = absl::Now();
-    deadline_.Observe(now - std::exchange(since_, now));
+    deadline_.Observe(now - std::exchange(since_, now), in_flight_.front().num_tokens);
     in_flight_.pop_front();
     if (in_flight_.empty()) group_->work().Stop();
     return result;
@@ -81,24 +57,26 @@ class RemoteEngine final : public Engine {
  private:
   struct InFlight {
     int64_t step = 0;
-    size_t num_tokens = 0;
+    int num_tokens = 0;
+    size_t num_drawn = 0;
   };
 
   absl::StatusOr<StepResult> Await(const InFlight& oldest) {
-    absl::StatusOr<v1::StepDone> message = group_->NextResult(since_ + deadline_.allowed());
-    if (absl::IsDeadlineExceeded(message.status()) && group_->status().ok()) return Hung(oldest.step);
+    const absl::Duration allowed = deadline_.Allowed(oldest.num_tokens);
+    absl::StatusOr<v1::StepDone> message = group_->NextResult(since_ + allowed);
+    if (absl::IsDeadlineExceeded(message.status()) && group_->status().ok()) return Hung(oldest.step, allowed);
     if (!message.ok()) return message.status();
     if (message->step() != oldest.step) {
       return absl::InternalError(absl::StrCat("the result of step ", message->step(), " came for step ", oldest.step));
     }
-    return ReadResult(*message, oldest.num_tokens, limits_);
+    return ReadResult(*message, oldest.num_drawn, limits_);
   }
 
   // A process that is silent altogether was stopped from outside; one that lives may be hung in what it computes.
-  absl::Status Hung(int64_t step) const {
+  absl::Status Hung(int64_t step, absl::Duration allowed) const {
     const WorkerGroup::Diagnosis diagnosis = group_->Diagnose();
-    const std::string text = absl::StrFormat("step %d has taken more than %.1f s: %s", step,
-                                             absl::ToDoubleSeconds(deadline_.allowed()), diagnosis.text);
+    const std::string text =
+        absl::StrFormat("step %d has taken more than %.1f s: %s", step, absl::ToDoubleSeconds(allowed), diagnosis.text);
     return diagnosis.someone_is_silent ? absl::UnavailableError(text) : absl::InternalError(text);
   }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/local_engine.h"
@@ -115,6 +116,18 @@ TEST(RankFailureTest, AllRanksEnd) {
   running.Wait();
   absl::MutexLock lock(&mutex);
   for (const absl::Status& end : ends) EXPECT_EQ(end, DeviceLost());
+}
+
+TEST(RankFailureTest, AStepThatHangsEndsTheEngineAndSaysWhoWaitsForWhom) {
+  FaultyRanks ranks = MakeFaultyRanks(1, /*in_tensor_group=*/true, 3, &WaitForever);
+  const auto engine = MakeLocalEngine(ranks.limits, std::move(ranks.parts), absl::Milliseconds(20));
+  engine->Submit(Step(0));
+  const absl::Status death = engine->Collect().status();
+  EXPECT_EQ(death.code(), absl::StatusCode::kInternal);
+  for (const char* const says :
+       {"rank 0 waits for member 1 of its tensor group in step 0", "rank 1 waits for", "Recv"}) {
+    EXPECT_TRUE(absl::StrContains(death.message(), says)) << death;
+  }
 }
 
 TEST(RankFailureTest, AnEngineWhoseRanksWaitForeverCanBeDestroyed) {
