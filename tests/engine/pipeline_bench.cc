@@ -14,7 +14,7 @@ void Bench(int num_repeats, int num_steps) {
   absl::PrintF(
       "| hidden size | batches in flight | sequences a batch | a step | bubble by metric | by trace | stage imbalance "
       "| "
-      "cores lost |\n");
+      "waiting for a core |\n");
   absl::PrintF("|---:|---:|---:|---:|---:|---:|---:|---:|\n");
   for (int repeat = 0; repeat < num_repeats; ++repeat) {
     for (const int hidden_size :
@@ -26,10 +26,10 @@ void Bench(int num_repeats, int num_steps) {
                                            .num_steps = hidden_size > 256 ? num_steps / 2 : num_steps,
                                            .max_in_flight = max_in_flight};
           const PipelineRun run = RunPipeline(options);
-          absl::PrintF("| %d | %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %d |\n", hidden_size, max_in_flight,
+          absl::PrintF("| %d | %d | %d | %.2f ms | %.1f %% | %.1f %% | %.3f | %.1f %% |\n", hidden_size, max_in_flight,
                        num_sequences / 2, absl::ToDoubleMilliseconds(run.stats.with_work) / options.num_steps,
                        100 * BubbleRatio(run.stats), 100 * run.bubble_by_trace, StageImbalance(run.stats),
-                       run.num_preempted);
+                       100 * run.without_core);
           std::fflush(stdout);
         }
       }

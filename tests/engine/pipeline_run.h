@@ -3,9 +3,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,7 +34,7 @@ struct PipelineRunOptions {
 struct PipelineRun {
   EngineStats stats;           // of the steps that were measured
   double bubble_by_trace = 0;  // of the same
-  int64_t num_preempted = 0;   // times that a thread lost its core to another meanwhile
+  double without_core = 0;     // of two cores' time, that threads waited for one
 };
 
 // An engine that takes fewer batches at a time than it could. Keeps a trace of when it had any.
@@ -82,10 +84,21 @@ inline absl::Duration Covered(const std::vector<StepSpan>& spans, absl::Time beg
   return sum;
 }
 
-inline int64_t NumPreempted() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_nivcsw;
+// Time for which threads of this process were ready to run and had no core: another thread had it, of this process or
+// of others, or (what the kernel calls stolen) another machine.
+inline absl::Duration WithoutCore() {
+  int64_t nanoseconds = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream file(task.path() / "schedstat");
+    int64_t ran = 0, waited = 0;
+    if (file >> ran >> waited) nanoseconds += waited;
+  }
+  std::ifstream file("/proc/stat");
+  std::string cpu;
+  int64_t ticks[8] = {};  // user, nice, system, idle, iowait, irq, softirq, steal
+  file >> cpu;
+  for (int64_t& tick : ticks) file >> tick;
+  return absl::Nanoseconds(nanoseconds) + absl::Seconds(1) * ticks[7] / sysconf(_SC_CLK_TCK);
 }
 
 inline PipelineRun RunPipeline(const PipelineRunOptions& options) {
@@ -116,12 +129,13 @@ inline PipelineRun RunPipeline(const PipelineRunOptions& options) {
   }
   const int warm_up = options.num_steps / 4;
   while (replica.stats().num_steps < warm_up) replica.Step();
-  const int64_t num_preempted = NumPreempted();
+  const absl::Duration without_core = WithoutCore();
   const absl::Time begin = absl::Now();
   const EngineStats before = engine.stats();
   while (replica.stats().num_steps < warm_up + options.num_steps) replica.Step();
   const absl::Time end = absl::Now();
-  PipelineRun run{.stats = Since(before, engine.stats()), .num_preempted = NumPreempted() - num_preempted};
+  PipelineRun run{.stats = Since(before, engine.stats()),
+                  .without_core = absl::FDivDuration(WithoutCore() - without_core, 2 * (end - begin))};
   replica.RunUntilIdle();
   const absl::Duration whole = 2 * Covered(engine.with_work(), begin, end);
   run.bubble_by_trace = 1 - absl::FDivDuration(Covered(trace.Take(), begin, end), whole);
