@@ -43,17 +43,17 @@ class LocalEngine final : public Engine {
       since_ = absl::Now();
       with_work_.Start();
     }
-    in_flight_.push_back(batch.num_tokens());
+    in_flight_.push_back({batch.step, batch.num_tokens()});
     ranks_.Push(batch);
   }
 
   absl::StatusOr<StepResult> Collect() override {
     CHECK(HasInFlight(), "Collect requires a step in flight");
     if (!error_.ok()) return error_;
-    absl::StatusOr<StepResult> result = Await();
+    absl::StatusOr<StepResult> result = Await(in_flight_.front());
     error_ = result.status();
     const absl::Time now = absl::Now();
-    deadline_.Observe(now - std::exchange(since_, now), in_flight_.front());
+    deadline_.Observe(now - std::exchange(since_, now), in_flight_.front().num_tokens);
     in_flight_.pop_front();
     if (in_flight_.empty()) with_work_.Stop();
     return result;
@@ -66,41 +66,34 @@ class LocalEngine final : public Engine {
   }
 
  private:
+  struct InFlight {
+    int64_t step = 0;
+    int num_tokens = 0;
+  };
+
   // A rank that waits for others ends when its groups are aborted; one that computes for ever can't be ended, and
   // whoever destroys the engine waits for it.
-  absl::StatusOr<StepResult> Await() {
-    // After the machine has slept, or its clock was set, the step still has a moment.
-    constexpr absl::Duration kMoment = absl::Milliseconds(500);
-    const absl::Duration allowed = deadline_.Allowed(in_flight_.front());
+  absl::StatusOr<StepResult> Await(const InFlight& oldest) {
+    const absl::Duration allowed = deadline_.Allowed(oldest.num_tokens);
     std::optional<absl::StatusOr<StepResult>> result = results_.PopBefore(since_ + allowed);
-    if (!result.has_value()) result = results_.PopBefore(absl::Now() + kMoment);
+    if (!result.has_value()) result = results_.PopBefore(absl::Now() + StepDeadline::Grace(allowed));
     if (result.has_value()) return *std::move(result);
-    const double seconds = absl::ToDoubleSeconds(allowed);
-    const absl::Status hung =
-        absl::InternalError(absl::StrFormat("a step has taken more than %.1f s: %s", seconds, Describe()));
+    const absl::Status hung = absl::InternalError(absl::StrFormat("step %d has taken more than %.1f s: %s", oldest.step,
+                                                                  absl::ToDoubleSeconds(allowed), DescribeRanks()));
     ranks_.Abort(hung);
     return hung;
   }
 
-  std::string Describe() const {
+  std::string DescribeRanks() const {
     std::vector<std::string> lines;
-    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-      const Worker& worker = ranks_.worker(rank);
-      const std::vector<Worker::Wait> waits = worker.waits();
-      if (waits.empty()) lines.push_back(absl::StrFormat("rank %d, step %d, waits for nobody", rank, worker.step()));
-      for (const auto& [group, op] : waits) {
-        lines.push_back(absl::StrFormat("rank %d waits for member %s of its %s in step %d, %s %d (%d bytes) for %.1f s",
-                                        rank, absl::StrJoin(op.missing, ", "), group, worker.step(), CommOpName(op.op),
-                                        op.number, op.bytes, absl::ToDoubleSeconds(op.elapsed)));
-      }
-    }
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) lines.push_back(Describe(ranks_.worker(rank).activity()));
     return absl::StrJoin(lines, "; ");
   }
 
   const EngineLimits limits_;
   StepDeadline deadline_;
-  std::deque<int> in_flight_;  // tokens of each step; oldest first
-  absl::Time since_;           // the oldest has been the oldest
+  std::deque<InFlight> in_flight_;  // oldest first
+  absl::Time since_;                // the oldest has been the oldest
   Channel<absl::StatusOr<StepResult>> results_;
   SharedStopwatch with_work_;
   absl::Status error_;

@@ -2,12 +2,17 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 
 #include "absl/time/time.h"
 
 namespace weft {
 
-// Longer than `least`, and many times as long as others took; more than others have, a step may take in proportion.
+// Longer than `least`, and many times as long as steps of as many tokens took. One that has more than any before may
+// take in proportion. Steps are told apart by their tokens, so that a thousand short ones don't let a long one be
+// forgotten.
 class StepDeadline {
  public:
   explicit StepDeadline(absl::Duration least) : least_(least) {}
@@ -15,24 +20,37 @@ class StepDeadline {
   absl::Duration Allowed(int num_tokens) const {
     constexpr int kTimesLonger = 20;
     constexpr int kTimesLongerAtFirst = 10;  // pages are touched, caches filled, nothing is known
-    if (num_steps_ < kNumFirstSteps) return least_ * kTimesLongerAtFirst;
-    const double share = std::max(1.0, static_cast<double>(num_tokens) / most_tokens_);
-    return std::max(least_, longest_ * kTimesLonger * share);
+    const absl::Duration usual = Usual(num_tokens) * kTimesLonger;
+    return std::max(usual, num_steps_ < kNumFirstSteps ? least_ * kTimesLongerAtFirst : least_);
   }
 
+  // When the deadline has passed, the step still has so long: the machine may have slept, or its clock was set.
+  static absl::Duration Grace(absl::Duration allowed) { return std::max(absl::Milliseconds(500), allowed / 10); }
+
   void Observe(absl::Duration took, int num_tokens) {
-    constexpr double kFading = 0.999;  // what was slow once is forgotten in some thousand steps
-    longest_ = std::max(took, longest_ * kFading);
-    most_tokens_ = std::max(most_tokens_, num_tokens);
+    constexpr double kFading = 0.999;  // what was slow once is forgotten in some thousand steps of its size
+    absl::Duration& longest = longest_[SizeOf(num_tokens)];
+    longest = std::max(took, longest * kFading);
     ++num_steps_;
   }
 
  private:
   static constexpr int kNumFirstSteps = 3;
+  static constexpr size_t kNumSizes = 32;  // powers of two
+
+  static size_t SizeOf(int num_tokens) { return std::bit_width(static_cast<unsigned>(std::max(1, num_tokens))) - 1u; }
+
+  // Of steps of this size; where there was none, of the next smaller, in proportion.
+  absl::Duration Usual(int num_tokens) const {
+    const size_t size = SizeOf(num_tokens);
+    for (size_t smaller = size + 1; smaller-- > 0;) {
+      if (longest_[smaller] > absl::ZeroDuration()) return longest_[smaller] * (int64_t{1} << (size - smaller));
+    }
+    return *std::max_element(longest_.begin(), longest_.end());
+  }
 
   const absl::Duration least_;
-  absl::Duration longest_;
-  int most_tokens_ = 1;
+  std::array<absl::Duration, kNumSizes> longest_;  // by size
   int num_steps_ = 0;
 };
 

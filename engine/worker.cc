@@ -19,6 +19,7 @@ Worker::Worker(WorkerParts parts)
 
 absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
   step_.store(batch.step, std::memory_order_relaxed);
+  in_step_.store(true, std::memory_order_release);
   recorder_.BeginStep();
   StepResult result{.step = batch.step};
   const absl::Time begin = absl::Now();
@@ -32,6 +33,7 @@ absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
   result.compute_time = end - begin;
   if (parts_.trace != nullptr) parts_.trace->Add({parts_.plan.rank(), batch.step, has_input, end});
   recorder_.EndStep();
+  in_step_.store(false, std::memory_order_release);
   return result;
 }
 
@@ -75,15 +77,16 @@ absl::Status Worker::RecordExpertLoad() {
   return absl::OkStatus();
 }
 
-std::vector<Worker::Wait> Worker::waits() const {
-  std::vector<Wait> waits;
-  const auto add = [&waits](absl::string_view name, const std::unique_ptr<Communicator>& group) {
-    if (group == nullptr) return;
-    if (std::optional<CommWait> op = group->waiting(); op.has_value()) waits.push_back({name, *std::move(op)});
-  };
-  add("tensor group", parts_.tensor_group);
-  add("stages", parts_.stages);
-  return waits;
+RankActivity Worker::activity() const {
+  RankActivity activity{.rank = parts_.plan.rank(), .step = -1, .in_step = in_step_.load(std::memory_order_acquire)};
+  activity.step = step_.load(std::memory_order_relaxed);
+  for (const auto& [name, group] :
+       {std::pair("tensor group", parts_.tensor_group.get()), std::pair("stages", parts_.stages.get())}) {
+    if (group == nullptr || activity.wait.has_value()) continue;
+    activity.wait = group->waiting();
+    activity.group = name;
+  }
+  return activity;
 }
 
 void Worker::Abort(const absl::Status& status) {

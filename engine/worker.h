@@ -8,12 +8,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
 #include "engine/model.h"
 #include "engine/pipeline_parallel.h"
+#include "engine/rank_activity.h"
 #include "engine/rank_recorder.h"
 #include "engine/sampler.h"
 #include "engine/step_input.h"
@@ -52,15 +52,8 @@ class Worker {
   // Thread-safe; a step doesn't wait for it.
   RankStats stats() const { return recorder_.stats(); }
 
-  // The step that it is in, or was in last; -1: none yet. Thread-safe.
-  int64_t step() const { return step_.load(std::memory_order_relaxed); }
-
-  // The ops that it waits in for other ranks, for a watchdog: none, or one. Thread-safe.
-  struct Wait {
-    absl::string_view group;  // "tensor group" or "stages"
-    CommWait op;
-  };
-  std::vector<Wait> waits() const;
+  // Thread-safe.
+  RankActivity activity() const;
 
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
@@ -73,6 +66,7 @@ class Worker {
 
   WorkerParts parts_;
   std::atomic<int64_t> step_ = -1;
+  std::atomic<bool> in_step_ = false;
   RankRecorder recorder_;
   ExpertLoad expert_load_;  // kept for its memory
 };

@@ -120,18 +120,19 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
   // With nobody left to grow, nobody's growth is waited for.
   const bool is_short = short_of_blocks_ && !running_.empty();
   if (is_short || StepIsFull(request)) return Verdict::kBlocked;
-  if (!IsKnownMisfit(request, may_preempt)) {
+  const Compared compared = Compare(request);
+  if (!IsKnownMisfit(request, compared, may_preempt)) {
     if (MakeRoom(request, may_preempt)) return Verdict::kTake;
     if (makes_room()) return Verdict::kBlocked;
-    misfits_.push_back({request.id, Compare(request), may_preempt});
+    misfits_[request.id] = {compared, may_preempt};
   }
   return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
 }
 
-bool Scheduler::IsKnownMisfit(const Request& request, bool may_preempt) const {
-  return std::any_of(misfits_.begin(), misfits_.end(), [&](const Misfit& misfit) {
-    return misfit.id == request.id && misfit.compared == Compare(request) && (misfit.could_preempt || !may_preempt);
-  });
+bool Scheduler::IsKnownMisfit(const Request& request, const Compared& compared, bool may_preempt) const {
+  const auto misfit = misfits_.find(request.id);
+  return misfit != misfits_.end() && misfit->second.compared == compared &&
+         (misfit->second.could_preempt || !may_preempt);
 }
 
 // The sequences of its class that run.
@@ -146,7 +147,7 @@ Scheduler::Compared Scheduler::Compare(const Request& request) const {
     if (other.priority != request.priority) continue;
     compared.num_served_less += ServedOf(other) < even_from(request) ? 1 : 0;
     compared.num_served_more += ServedOf(request) < even_from(other) ? 1 : 0;
-    compared.rows += RowsOf(other);
+    compared.rows += RowsOf(other) * RowsOf(other);
   }
   return compared;
 }

@@ -35,7 +35,8 @@ bool IsQuarantined(const absl::Status& status);
 // Of a request that was in a step when its replica died nobody knows whether it killed it. So it becomes a suspect: it
 // goes on elsewhere, and until it has got past the place, beside no other suspect. If that replica dies too, with the
 // suspect in a step, the suspect ends in an error ("quarantined"), and the others go on as suspects. So who kills two
-// replicas at one place is quarantined, and nobody is in a step of more than kMaxDeaths that die.
+// replicas at one place is quarantined, and nobody is in a step of more than kMaxDeaths that die by
+// themselves.
 //
 // Who was killed from outside had nobody in its steps to blame, unless that happens more than kMaxKills times at one
 // place of a request: one that takes so much memory that the system kills its worker looks like that.

@@ -14,6 +14,7 @@ constexpr double kRecovery = 1.000527;
 constexpr double kLeastMargin = 0.25;
 constexpr double kMostSurprise = 2;  // times what was expected: one step that took forever is no news of the next
 constexpr double kLineMemory = 1. / 256;
+constexpr int kFewestPoints = 16;
 constexpr double kLeastSpread = 32;  // of positions, in tokens: prompts that are all at one place say nothing of others
 constexpr double kMostGrowth = 1. / 16;  // a position
 
@@ -46,20 +47,16 @@ void PrefillPacer::LearnOthers(double seconds) {
 }
 
 void PrefillPacer::LearnGrowth(double position, double seconds) {
-  if (mean_position_ < 0) {
-    mean_position_ = position;
-    mean_seconds_ = seconds;
-    return;
-  }
-  seconds = std::min(seconds, kMostSurprise * Estimate() * Cost(position));
+  if (num_points_ > 0) seconds = std::min(seconds, kMostSurprise * Estimate() * Cost(position));
+  const double part = std::max(kLineMemory, 1. / ++num_points_);  // the first few count alike
   const double away = position - mean_position_;
-  Approach(covariance_, away * (seconds - mean_seconds_), kLineMemory);
-  Approach(variance_, away * away, kLineMemory);
-  Approach(mean_position_, position, kLineMemory);
-  Approach(mean_seconds_, seconds, kLineMemory);
-  if (variance_ < kLeastSpread * kLeastSpread) return;
-  const double slope = covariance_ / variance_, at_zero = mean_seconds_ - slope * mean_position_;
-  if (slope <= 0 || at_zero <= 0) return;
+  Approach(covariance_, away * (seconds - mean_seconds_), part);
+  Approach(variance_, away * away, part);
+  Approach(mean_position_, position, part);
+  Approach(mean_seconds_, seconds, part);
+  if (num_points_ < kFewestPoints || variance_ < kLeastSpread * kLeastSpread) return;
+  const double slope = std::max(0., covariance_ / variance_), at_zero = mean_seconds_ - slope * mean_position_;
+  if (at_zero <= 0) return;
   growth_ = std::min(slope / at_zero, kMostGrowth);
 }
 

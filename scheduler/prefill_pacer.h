@@ -63,7 +63,8 @@ class PrefillPacer {
   double margin_ = 1;  // of the bound, that a step is planned to take
   // A line through the seconds a token by position, fitted to the last few hundred steps.
   double growth_ = 0;  // its slope, in tokens at position 0
-  double mean_position_ = -1, mean_seconds_ = 0, variance_ = 0, covariance_ = 0;
+  int num_points_ = 0;
+  double mean_position_ = 0, mean_seconds_ = 0, variance_ = 0, covariance_ = 0;
 };
 
 }  // namespace weft

@@ -100,6 +100,8 @@ void Scheduler::RankPrompts() {
   if (room_for_.has_value()) decoding.Add(room_for_->priority, room_for_->served);
   for (Prompt& prompt : prompts_) {
     const Request& request = *prompt.sequence->request;
+    const Sequence& sequence = *prompt.sequence;
+    prompt.need = sequence.num_uncomputed() * pacer_.Cost(sequence.num_scheduled) / prompt.weight;
     prompt.is_first = !prompts.HasLessThan(request);
     prompt.gives_way = decoding.HasLessThan(request) || decoding.HasHigherClass(request);
   }
@@ -107,8 +109,7 @@ void Scheduler::RankPrompts() {
     const Request &request_a = *a.sequence->request, &request_b = *b.sequence->request;
     if (request_a.priority != request_b.priority) return request_a.priority > request_b.priority;
     if (a.is_first != b.is_first) return a.is_first;
-    const double need_a = a.sequence->num_uncomputed() / a.weight, need_b = b.sequence->num_uncomputed() / b.weight;
-    return need_a != need_b ? need_a < need_b : request_a.id < request_b.id;
+    return a.need != b.need ? a.need < b.need : request_a.id < request_b.id;
   });
 }
 

@@ -122,6 +122,7 @@ class Scheduler {
   struct Prompt {
     Sequence* sequence = nullptr;
     double weight = 0;       // of its part of the step
+    double need = 0;         // for its weight, in tokens at position 0
     bool is_first = false;   // no other prompt's tenant was served less
     bool gives_way = false;  // to somebody who decodes, or for whom room is made
   };
@@ -135,7 +136,7 @@ class Scheduler {
   struct Compared {
     int num_served_less = 0;
     int num_served_more = 0;
-    double rows = 0;
+    double rows = 0;  // each squared, so that a row that changes hands shows
     double own_rows = 0;
     bool operator==(const Compared&) const = default;
   };
@@ -177,7 +178,7 @@ class Scheduler {
   bool WaitsForPrefix(const Request& request) const;
   bool HasSuspect() const;
   bool StepIsFull(const Request& newcomer) const;
-  bool IsKnownMisfit(const Request& request, bool may_preempt) const;
+  bool IsKnownMisfit(const Request& request, const Compared& compared, bool may_preempt) const;
   Compared Compare(const Request& request) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, bool may_preempt);
@@ -210,11 +211,10 @@ class Scheduler {
   // Requests that did not fit, and how their tenants stood beside the others then: until somebody leaves or that
   // changes, they need no second look.
   struct Misfit {
-    int64_t id = 0;
     Compared compared;
     bool could_preempt = false;  // and still did not fit
   };
-  std::vector<Misfit> misfits_;
+  absl::flat_hash_map<int64_t, Misfit> misfits_;  // by request
   std::optional<Newcomer> room_for_;
   int64_t next_step_ = 0;
   absl::Duration disturbance_;  // what prompts that give way took beyond their share of the time

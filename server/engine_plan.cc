@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -108,12 +109,11 @@ RemoteOptions RemoteOptionsFor(const Config& config) {
   options.command.push_back(absl::StrCat("/proc/", getpid(), "/exe"));
   options.command.push_back("worker");
   for (char** variable = environ; *variable != nullptr; ++variable) options.environment.emplace_back(*variable);
-  for (const char* const variable : {"XDG_RUNTIME_DIR", "TMPDIR"}) {
-    const char* const dir = std::getenv(variable);
-    // A service may have the variable of a user who isn't logged in: the directory is not there then.
-    if (dir == nullptr || *dir == 0 || access(dir, W_OK | X_OK) != 0) continue;
-    options.coordinator.runtime_dir = dir;
-    break;
+  // A service may have the variable of a user who isn't logged in: the directory is not there then.
+  const char* const runtime_dir = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime_dir != nullptr && std::strlen(runtime_dir) <= kMaxRuntimeDirBytes &&
+      access(runtime_dir, W_OK | X_OK) == 0) {
+    options.coordinator.runtime_dir = runtime_dir;
   }
   return options;
 }

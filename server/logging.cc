@@ -29,9 +29,12 @@ class JsonMessage final : public spdlog::custom_flag_formatter {
 };
 
 // What gRPC has to say, such as whose certificate it refuses, in our form: its own would break a reader of JSON lines.
+// Its threads may outlive main(), so the logger does too.
+std::shared_ptr<spdlog::logger>* grpc_logger = nullptr;
+
 void LogForGrpc(gpr_log_func_args* args) {
   const auto level = args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::warn : spdlog::level::debug;
-  if (spdlog::logger* const logger = spdlog::default_logger_raw()) logger->log(level, "gRPC: {}", args->message);
+  (*grpc_logger)->log(level, "gRPC: {}", args->message);
 }
 
 }  // namespace
@@ -44,6 +47,8 @@ void SetUpLogging(const LogOptions& options) {
   logger->set_formatter(std::move(formatter));
   logger->set_level(spdlog::level::from_str(options.level));
   logger->flush_on(spdlog::level::trace);
+  if (grpc_logger == nullptr) grpc_logger = new std::shared_ptr<spdlog::logger>;
+  *grpc_logger = logger;
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(LogForGrpc);
 }

@@ -25,6 +25,8 @@ namespace {
 constexpr absl::Duration kFlushTime = absl::Seconds(5);
 // How late a request may hear that its deadline has passed while no replica is up.
 constexpr std::chrono::milliseconds kOverdueInterval{20};
+// For engines to end their steps, when nobody waits for what they compute.
+constexpr std::chrono::seconds kEnginesEnd{10};
 // After a second signal, for streams to say that they end.
 constexpr std::chrono::seconds kLastResort{2};
 
@@ -64,7 +66,7 @@ Server::Server(const Config& config, ModelLoader load)
                   clock_),
       files_(config.auth.api_keys_file, config.queue.tenants_file, auth_, queue_, metrics_),
       signals_(loop_, SIGTERM, SIGINT, SIGHUP),
-      last_resort_(loop_),
+      last_resort_(loop_, std::chrono::steady_clock::time_point::max()),
       overdue_timer_(loop_) {}
 
 Server::~Server() {
@@ -174,9 +176,16 @@ void Server::OnStopSignal() {
   if (!draining_) return BeginDrain();
   spdlog::warn("second signal: streams are cut off");
   service_->CancelAll();
-  last_resort_.expires_after(kLastResort);
-  last_resort_.async_wait([](const boost::system::error_code& error) {
-    if (!error) _exit(kExitOk);
+  ExitAfter(kLastResort, kExitOk);
+}
+
+// For an end that may hang; whichever comes first.
+void Server::ExitAfter(std::chrono::seconds time, int exit_status) {
+  const auto at = std::chrono::steady_clock::now() + time;
+  if (last_resort_.expiry() <= at) return;
+  last_resort_.expires_at(at);
+  last_resort_.async_wait([exit_status](const boost::system::error_code& error) {
+    if (!error) _exit(exit_status);
   });
 }
 
@@ -197,6 +206,8 @@ void Server::Drain() {
   }
   StopSockets();
   const bool all_down = replicas_->NumIn(ReplicaState::kDown) == static_cast<int>(replicas_->size());
+  // A thread that computes for ever can't be ended, but for with the process.
+  boost::asio::post(loop_, [this] { ExitAfter(kEnginesEnd, kExitEngineDied); });
   replicas_->End();
   boost::asio::post(loop_, [this, all_down] { EndWith(all_down ? kExitEngineDied : kExitOk); });
 }

@@ -66,6 +66,7 @@ class Server {
   void EndOverdueRequests();
   void WaitForSignal();
   void StopSockets();
+  void ExitAfter(std::chrono::seconds time, int exit_status);
   void EndWith(int exit_status);
 
   const Config config_;

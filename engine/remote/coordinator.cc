@@ -161,8 +161,7 @@ class Coordinator::Service final : public v1::Workers::Service {
   // mkdtemp makes it for its owner alone.
   absl::Status MakeDirectory() {
     std::string path = absl::StrCat(options_.runtime_dir, "/weft-XXXXXX");
-    constexpr size_t kMaxSocketPath = 90;  // the system's bound is 107
-    if (path.size() > kMaxSocketPath) {
+    if (options_.runtime_dir.size() > kMaxRuntimeDirBytes) {
       return absl::InvalidArgumentError(absl::StrCat("workers: '", path, "' is too long for a socket"));
     }
     if (mkdtemp(path.data()) == nullptr) {

@@ -2,6 +2,7 @@
 // mutual TLS.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,10 +14,13 @@
 
 namespace weft {
 
+// The path of a Unix socket has 107 bytes at most.
+inline constexpr size_t kMaxRuntimeDirBytes = 80;
+
 struct CoordinatorOptions {
   std::string version;  // of this binary: workers must have the same
   int num_nodes = 1;
-  std::string runtime_dir = "/tmp";  // in which the socket's private directory is made
+  std::string runtime_dir = "/tmp";  // in which the socket's private directory is made; kMaxRuntimeDirBytes at most
   std::string address;               // to listen on for other hosts, "host:port"; empty: none is expected
   TlsFiles tls;                      // of that address
   std::function<void(absl::string_view line)> log;

@@ -63,8 +63,12 @@ class RemoteEngine final : public Engine {
 
   absl::StatusOr<StepResult> Await(const InFlight& oldest) {
     const absl::Duration allowed = deadline_.Allowed(oldest.num_tokens);
+    const auto is_late = [this](const absl::Status& status) {
+      return absl::IsDeadlineExceeded(status) && group_->status().ok();
+    };
     absl::StatusOr<v1::StepDone> message = group_->NextResult(since_ + allowed);
-    if (absl::IsDeadlineExceeded(message.status()) && group_->status().ok()) return Hung(oldest.step, allowed);
+    if (is_late(message.status())) message = group_->NextResult(absl::Now() + StepDeadline::Grace(allowed));
+    if (is_late(message.status())) return Hung(oldest.step, allowed);
     if (!message.ok()) return message.status();
     if (message->step() != oldest.step) {
       return absl::InternalError(absl::StrCat("the result of step ", message->step(), " came for step ", oldest.step));

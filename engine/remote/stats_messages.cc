@@ -67,4 +67,32 @@ RankStats ReadStats(const v1::RankStats& message) {
                             message.expert_tokens().begin() + std::min(message.expert_tokens_size(), kMaxExperts)}};
 }
 
+void WriteActivity(const RankActivity& activity, v1::RankActivity& message) {
+  message.set_rank(activity.rank);
+  message.set_step(activity.step);
+  message.set_in_step(activity.in_step);
+  if (!activity.wait.has_value()) return;
+  const CommWait& wait = *activity.wait;
+  v1::RankWait& to = *message.mutable_wait();
+  to.set_group(activity.group);
+  to.set_op(static_cast<int32_t>(wait.op));
+  to.set_number(wait.number);
+  to.set_bytes(wait.bytes);
+  to.set_seconds(absl::ToDoubleSeconds(wait.elapsed));
+  to.mutable_missing()->Add(wait.missing.begin(), wait.missing.end());
+}
+
+RankActivity ReadActivity(const v1::RankActivity& message) {
+  RankActivity activity{.rank = message.rank(), .step = message.step(), .in_step = message.in_step()};
+  if (!message.has_wait()) return activity;
+  const v1::RankWait& wait = message.wait();
+  activity.group = wait.group();
+  activity.wait = {.op = static_cast<CommOp>(wait.op()),
+                   .number = wait.number(),
+                   .bytes = wait.bytes(),
+                   .elapsed = absl::Seconds(wait.seconds()),
+                   .missing = {wait.missing().begin(), wait.missing().end()}};
+  return activity;
+}
+
 }  // namespace weft

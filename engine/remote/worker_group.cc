@@ -183,7 +183,7 @@ absl::Status WorkerGroup::AwaitAll(Phase phase) {
 void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
   const absl::Status status = Take(workers_[index], message);
   if (!status.ok()) return Fail(status);
-  if (!message.has_hello()) return;
+  if (!message.has_hello() || !this->status().ok()) return;  // one that joins a group that has ended is cut off
   v1::EngineMessage answer;
   *answer.mutable_assignment() = AssignmentFor(index);
   workers_[index].seat->Send(answer);
@@ -235,7 +235,8 @@ void WorkerGroup::TellProgress(Worker& worker, double loaded) {
 }
 
 void WorkerGroup::TakeHeartbeat(Worker& worker, const v1::Heartbeat& heartbeat) {
-  worker.waits.assign(heartbeat.waits().begin(), heartbeat.waits().end());
+  worker.activities.clear();
+  for (const v1::RankActivity& activity : heartbeat.activities()) worker.activities.push_back(ReadActivity(activity));
   for (const v1::RankStats& stats : heartbeat.stats()) {
     if (IsOf(*worker.placed, stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
   }

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/engine_setup.h"
 #include "engine/engine_stats.h"
+#include "engine/rank_activity.h"
 #include "engine/remote/child_process.h"
 #include "engine/remote/coordinator.h"
 #include "engine/remote/placement.h"
@@ -96,7 +97,7 @@ class WorkerGroup {
     Phase phase = Phase::kExpected;
     absl::Time heard;
     double loaded = 0;
-    std::vector<v1::RankWait> waits;
+    std::vector<RankActivity> activities;
   };
 
   absl::Status Start();

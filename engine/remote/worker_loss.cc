@@ -109,12 +109,8 @@ WorkerGroup::Diagnosis WorkerGroup::Diagnose() const {
                                       absl::ToDoubleSeconds(now - worker.heard)));
       continue;
     }
-    if (worker.waits.empty()) lines.push_back(absl::StrCat(NameOf(worker), " waits for nobody"));
-    for (const v1::RankWait& wait : worker.waits) {
-      lines.push_back(absl::StrFormat("rank %d waits for member %s of its %s in step %d, %s %d (%d bytes) for %.1f s",
-                                      wait.rank(), absl::StrJoin(wait.missing(), ", "), wait.group(), wait.step(),
-                                      wait.op(), wait.number(), wait.bytes(), wait.seconds()));
-    }
+    if (worker.activities.empty()) lines.push_back(absl::StrCat(NameOf(worker), " has not begun"));
+    for (const RankActivity& activity : worker.activities) lines.push_back(weft::Describe(activity));
   }
   diagnosis.text = absl::StrJoin(lines, "; ");
   return diagnosis;

@@ -254,7 +254,7 @@ class WorkerLife {
   }
 
   void OnStep(size_t index, const Worker& worker, const absl::StatusOr<StepResult>& result) {
-    if (!result.ok()) return Say(result.status(), loaded_[index].placed.rank, worker.step());
+    if (!result.ok()) return Say(result.status(), loaded_[index].placed.rank, worker.activity().step);
     if (!worker.IsReporter()) return;
     v1::WorkerMessage message;
     WriteResult(*result, *message.mutable_step_done());
@@ -289,17 +289,7 @@ class WorkerLife {
       v1::RankStats& stats = *heartbeat.add_stats();
       WriteStats(worker.stats(), stats);
       stats.set_rank(loaded_[i].placed.rank);
-      for (const auto& [group, wait] : worker.waits()) {
-        v1::RankWait& to = *heartbeat.add_waits();
-        to.set_rank(loaded_[i].placed.rank);
-        to.set_step(worker.step());
-        to.set_group(std::string(group));
-        to.set_op(std::string(CommOpName(wait.op)));
-        to.set_number(wait.number);
-        to.set_bytes(wait.bytes);
-        to.set_seconds(absl::ToDoubleSeconds(wait.elapsed));
-        to.mutable_missing()->Add(wait.missing.begin(), wait.missing.end());
-      }
+      WriteActivity(worker.activity(), *heartbeat.add_activities());
     }
   }
 

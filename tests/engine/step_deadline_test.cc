@@ -29,6 +29,17 @@ TEST(StepDeadlineTest, TheFirstLongPromptAfterShortStepsMayTakeInProportion) {
   EXPECT_EQ(deadline.Allowed(512), absl::Minutes(10));
 }
 
+TEST(StepDeadlineTest, ShortStepsDontLetLongOnesBeForgotten) {
+  StepDeadline deadline = After(5, absl::Seconds(30), 512);
+  for (int i = 0; i < 10'000; ++i) deadline.Observe(absl::Milliseconds(5), 1);
+  EXPECT_EQ(deadline.Allowed(512), absl::Minutes(10));
+  EXPECT_EQ(deadline.Allowed(1), kLeast);
+}
+
+TEST(StepDeadlineTest, TheSecondStepMayTakeInProportionToTheFirst) {
+  EXPECT_GE(After(1, absl::Milliseconds(300), 1).Allowed(512), absl::Minutes(50));
+}
+
 TEST(StepDeadlineTest, OneSlowStepIsForgotten) {
   StepDeadline deadline = After(1, absl::Seconds(10), 8);
   for (int i = 0; i < 10'000; ++i) deadline.Observe(absl::Milliseconds(1), 8);
