@@ -126,7 +126,7 @@ Verdict Scheduler::Judge(const Request& request, bool may_preempt) {
     if (makes_room()) return Verdict::kBlocked;
     misfits_[request.id] = {compared, may_preempt};
   }
-  return free_slots_.empty() ? Verdict::kBlocked : Verdict::kTooLarge;
+  return NumFreeRows() == 0 ? Verdict::kBlocked : Verdict::kTooLarge;
 }
 
 bool Scheduler::IsKnownMisfit(const Request& request, const Compared& compared, bool may_preempt) const {
@@ -236,13 +236,18 @@ bool Scheduler::MakeRoom(const Request& request, bool may_preempt) {
   }
 }
 
+int Scheduler::NumFreeRows() const {
+  const int left = max_running_ - static_cast<int>(running_.size());
+  return std::clamp(left, 0, static_cast<int>(free_slots_.size()));
+}
+
 bool Scheduler::HasRoom(int num_blocks) const {
-  return !free_slots_.empty() && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
+  return NumFreeRows() > 0 && num_blocks + static_cast<int>(running_.size()) <= pool_.num_available();
 }
 
 std::optional<std::vector<Victim>> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
   VictimSearch search(running_, request, num_blocks);
-  search.AddRoom(static_cast<int>(free_slots_.size()), pool_.num_available() - static_cast<int>(running_.size()));
+  search.AddRoom(NumFreeRows(), pool_.num_available() - static_cast<int>(running_.size()));
   for (const auto& preempted : preempted_) search.AddGone(*preempted);
   search.TakeFromLowerClasses();
   search.TakeFromRicherTenants();

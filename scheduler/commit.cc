@@ -27,14 +27,13 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
     if (CommitChunk(chunk, tokens.first(count))) ++did.num_finished;
     tokens.remove_prefix(count);
   }
-  // Between two tokens of a sequence each stage has one step.
-  pacer_.Observe(step.prompts, result.compute_time * limits_.num_stages);
+  Pace(step, result.compute_time);
   room_for_.reset();  // whoever still waits is judged again
   ObserveDisturbance(step, result.compute_time);
   ++stats_.num_steps;
   stats_.step_seconds.Observe(absl::ToDoubleSeconds(result.compute_time));
   SweepLeaving();
-  did.backlog.has_free_slots = !free_slots_.empty();
+  did.backlog.has_free_slots = NumFreeRows() > 0;
   for (const auto& sequence : running_) {
     const int uncomputed = sequence->num_uncomputed();
     if (uncomputed <= 1 || sequence->leaving != Sequence::Leaving::kNo) continue;
@@ -45,6 +44,18 @@ absl::StatusOr<ServiceRate::Step> Scheduler::Commit(const StepResult& result) {
   step.chunks.clear();
   spare_chunks_.push_back(std::move(step.chunks));
   return did;
+}
+
+// Between two tokens of a sequence each stage has one step.
+void Scheduler::Pace(const StepInFlight& step, absl::Duration took) {
+  const int num_stages = limits_.num_stages;
+  pacer_.Observe(step.prompts, took * num_stages);
+  if (step.prompts.num_tokens == 0) {
+    row_pacer_.Observe(static_cast<int>(step.chunks.size()) * num_stages, took * num_stages);
+  }
+  // Who runs may go on: the bound is kept by taking on nobody in the place of who ends.
+  const int num_running = static_cast<int>(running_.size());
+  max_running_ = std::max(row_pacer_.max_rows(), std::min(max_running_, num_running));
 }
 
 // Where prompts that give way take part in so many steps that this stays at zero, they take their share of the time.

@@ -12,10 +12,7 @@ constexpr double kGrowth = 1.25;  // of max_tokens, from one step to the next
 constexpr double kShrink = 0.9;
 constexpr double kRecovery = 1.000527;
 constexpr double kLeastMargin = 0.25;
-constexpr double kMostSurprise = 2;  // times what was expected: one step that took forever is no news of the next
-constexpr double kLineMemory = 1. / 256;
-constexpr int kFewestPoints = 16;
-constexpr double kLeastSpread = 32;  // of positions, in tokens: prompts that are all at one place say nothing of others
+constexpr double kMostSurprise = 2;      // times what was expected: one step that took forever is no news of the next
 constexpr double kMostGrowth = 1. / 16;  // a position
 
 void Approach(double& mean, double value, double part) { mean += (value - mean) * part; }
@@ -47,17 +44,11 @@ void PrefillPacer::LearnOthers(double seconds) {
 }
 
 void PrefillPacer::LearnGrowth(double position, double seconds) {
-  if (num_points_ > 0) seconds = std::min(seconds, kMostSurprise * Estimate() * Cost(position));
-  const double part = std::max(kLineMemory, 1. / ++num_points_);  // the first few count alike
-  const double away = position - mean_position_;
-  Approach(covariance_, away * (seconds - mean_seconds_), part);
-  Approach(variance_, away * away, part);
-  Approach(mean_position_, position, part);
-  Approach(mean_seconds_, seconds, part);
-  if (num_points_ < kFewestPoints || variance_ < kLeastSpread * kLeastSpread) return;
-  const double slope = std::max(0., covariance_ / variance_), at_zero = mean_seconds_ - slope * mean_position_;
-  if (at_zero <= 0) return;
-  growth_ = std::min(slope / at_zero, kMostGrowth);
+  if (mean_ > 0) seconds = std::min(seconds, kMostSurprise * Estimate() * Cost(position));
+  seconds_by_position_.Add(position, seconds);
+  const double at_zero = seconds_by_position_.at_zero();
+  if (!seconds_by_position_.is_known() || at_zero <= 0) return;
+  growth_ = std::min(seconds_by_position_.slope() / at_zero, kMostGrowth);
 }
 
 void PrefillPacer::LearnPrice(double seconds) {

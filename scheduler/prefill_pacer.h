@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/time/time.h"
+#include "scheduler/line_fit.h"
 
 namespace weft {
 
@@ -61,10 +62,9 @@ class PrefillPacer {
   double mean_ = 0;    // seconds a prompt token at position 0
   double deviation_ = 0;
   double margin_ = 1;  // of the bound, that a step is planned to take
-  // A line through the seconds a token by position, fitted to the last few hundred steps.
+  // Prompts that are all at one place say nothing of others.
+  LineFit seconds_by_position_{/*least_spread=*/32};
   double growth_ = 0;  // its slope, in tokens at position 0
-  int num_points_ = 0;
-  double mean_position_ = 0, mean_seconds_ = 0, variance_ = 0, covariance_ = 0;
 };
 
 }  // namespace weft

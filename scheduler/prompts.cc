@@ -39,6 +39,7 @@ class LeastServed {
 // doesn't need goes to the longer. So no prompt waits behind a longer one or behind many of another tenant. Tenants
 // that were served more than others get what those leave; not for long, for they pay.
 void Scheduler::GrowPrompts(StepBudget& budget) {
+  if (ListensToOthers()) return;
   // Counted as what tokens at position 0 cost.
   double left = std::min(budget.tokens, pacer_.max_tokens(building_.others_decode));
   FindPrompts();
@@ -111,6 +112,13 @@ void Scheduler::RankPrompts() {
     if (a.is_first != b.is_first) return a.is_first;
     return a.need != b.need ? a.need < b.need : request_a.id < request_b.id;
   });
+}
+
+// Where every step has prompts in it, one of them goes without now and then, so that what a step takes that only draws
+// doesn't become a guess.
+bool Scheduler::ListensToOthers() const {
+  constexpr int kMost = 16;
+  return building_.others_decode && num_with_prompts_ >= kMost && options_.max_itl < absl::InfiniteDuration();
 }
 
 // Prompts that give way take part in a step now and then, so that they take no more than their share of the time; or

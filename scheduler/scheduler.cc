@@ -9,6 +9,9 @@
 namespace weft {
 namespace {
 
+// Of a step's time, for those that draw, however large a share is for prompts.
+constexpr double kLeastRowShare = 0.25;
+
 bool RanksBefore(const Request& a, const Request& b) {
   return a.priority != b.priority ? a.priority > b.priority : a.id < b.id;
 }
@@ -36,7 +39,10 @@ Scheduler::Scheduler(const EngineLimits& limits, const SchedulerOptions& options
       pool_(limits.num_blocks, limits.block_size, options.tell_cache_changes),
       pacer_({.max_tokens = limits.max_num_batched_tokens,
               .max_share = options.max_prefill_share,
-              .max_step_time = options.max_itl}) {
+              .max_step_time = options.max_itl}),
+      row_pacer_({.max_rows = limits.max_num_seqs,
+                  .max_step_time = options.max_itl * std::max(kLeastRowShare, 1 - options.max_prefill_share)}),
+      max_running_(limits.max_num_seqs) {
   for (int32_t slot = limits.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -166,6 +172,7 @@ const Batch& Scheduler::BuildBatch() {
     sequence.last_step = batch_.step;
     building_.num_results += static_cast<size_t>(chunk.num_scores) + (chunk.samples ? 1 : 0);
   }
+  num_with_prompts_ = building_.prompts.num_tokens > 0 ? num_with_prompts_ + 1 : 0;
   stats_.batch_rows.Observe(batch_.num_rows());
   stats_.batch_tokens.Observe(batch_.num_tokens());
   in_flight_.push_back(std::exchange(building_, {}));
@@ -246,6 +253,7 @@ void Scheduler::SweepLeaving() {
     sequence->blocks.Clear();
     misfits_.clear();
     if (sequence->leaving == Sequence::Leaving::kFinished) {
+      max_running_ = std::max(row_pacer_.max_rows(), max_running_ - 1);
       finished_.push_back(std::move(sequence));
     } else {
       preempted_.push_back(sequence->TakeRequest());
@@ -291,6 +299,7 @@ Stats Scheduler::stats() const {
   stats.num_free_blocks = pool_.num_available();
   stats.num_cached_blocks = pool_.num_cached();
   stats.num_evictions = pool_.num_evictions();
+  stats.max_running = max_running_;
   stats.max_prefill_tokens = pacer_.max_tokens(/*others_decode=*/true);
   return stats;
 }
@@ -315,6 +324,7 @@ void Scheduler::CheckInvariants() const {
     CHECK(std::any_of(running_.begin(), running_.end(), [o = owner](const auto& s) { return s.get() == o; }),
           "who computes a prefix runs");
   }
+  CHECK(static_cast<int>(running_.size()) <= max_running_, "no more run than leave a step short");
   CHECK(running_.size() + free_slots_.size() == static_cast<size_t>(limits_.max_num_seqs), "a slot a running sequence");
 }
 

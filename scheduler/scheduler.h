@@ -19,6 +19,7 @@
 #include "scheduler/kv_block_pool.h"
 #include "scheduler/prefill_pacer.h"
 #include "scheduler/request.h"
+#include "scheduler/row_pacer.h"
 #include "scheduler/sequence.h"
 #include "scheduler/service_rate.h"
 #include "scheduler/stats.h"
@@ -28,8 +29,9 @@ namespace weft {
 struct SchedulerOptions {
   // Of a step's tokens, while others decode; and of the time, while somebody decodes who comes before those prompts.
   double max_prefill_share = 0.5;
-  absl::Duration max_itl = absl::InfiniteDuration();  // prompts are cut so that a step takes no longer
-  bool tell_cache_changes = false;                    // somebody asks for TakeCacheChanges
+  // Prompts are cut, and no more sequences run at once, than lets a step take so long.
+  absl::Duration max_itl = absl::InfiniteDuration();
+  bool tell_cache_changes = false;  // somebody asks for TakeCacheChanges
 };
 
 // Something a sink must be told.
@@ -164,7 +166,9 @@ class Scheduler {
   void FindPrompts();
   void RankPrompts();
   bool MayDisturb() const;
+  bool ListensToOthers() const;
   // commit.cc: its results.
+  void Pace(const StepInFlight& step, absl::Duration took);
   bool CommitChunk(const Chunk& chunk, absl::Span<const SampledToken> tokens);
   void ObserveDisturbance(const StepInFlight& step, absl::Duration took);
   void CommitScore(Sequence& sequence, const SampledToken& token);
@@ -182,6 +186,7 @@ class Scheduler {
   Compared Compare(const Request& request) const;
   int NumNeededBlocks(const Request& request) const;
   bool MakeRoom(const Request& request, bool may_preempt);
+  int NumFreeRows() const;
   bool HasRoom(int num_blocks) const;
   std::optional<std::vector<Victim>> VictimsFor(const Request& request, int num_blocks) const;
   void TakeUpPrefix(Sequence& sequence);
@@ -199,6 +204,8 @@ class Scheduler {
   const Clock& clock_;
   KvBlockPool pool_;
   PrefillPacer pacer_;
+  RowPacer row_pacer_;
+  int max_running_;  // what the row pacer says, once those have ended that were more
   std::vector<int32_t> free_slots_;
   std::vector<std::unique_ptr<Sequence>> running_;   // by rank
   std::vector<std::unique_ptr<Sequence>> finished_;  // until their events are told
@@ -217,6 +224,7 @@ class Scheduler {
   absl::flat_hash_map<int64_t, Misfit> misfits_;  // by request
   std::optional<Newcomer> room_for_;
   int64_t next_step_ = 0;
+  int num_with_prompts_ = 0;    // steps, since one in which only tokens were drawn
   absl::Duration disturbance_;  // what prompts that give way took beyond their share of the time
   Stats stats_;
 

@@ -55,6 +55,7 @@ struct Stats {
   FixedHistogram<12> batch_tokens{kSizeBounds};
   FixedHistogram<22> queue_seconds{kLongTimeBounds};      // from arrival to the first step that computes the request
   FixedHistogram<12> scheduler_seconds{kHostTimeBounds};  // of Schedule() and Commit() together, a step
+  int64_t max_running = 0;         // sequences at once, as the bound on a step's time leaves them; see RowPacer
   int64_t max_prefill_tokens = 0;  // a step may compute so many while others decode; see PrefillPacer
 
   double KvCacheUsage() const {

@@ -42,7 +42,7 @@ struct EngineOptions {
   PrefixCache prefix_cache = PrefixCache::kTenant;
   int threads = 0;                                   // of the CPU backend, for all replicas together; 0: one a core
   double max_prefill_share = 0.5;                    // of a step's tokens, while others decode
-  absl::Duration max_itl = absl::Milliseconds(200);  // that prompts may cause; 0: no bound
+  absl::Duration max_itl = absl::Milliseconds(200);  // of a step, whoever is in it; 0: no bound
   RestartOptions restarts;
 };
 

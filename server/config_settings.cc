@@ -92,7 +92,8 @@ const ConfigSetting kSettings[] = {
     {"Engine", "max-prefill-share", "Part of max-num-batched-tokens that prompts may take while others decode.",
      [](Config& c) -> SettingRef { return FractionSetting{.value = &c.engine.max_prefill_share, .least = 0.05}; }},
     {"Engine", "max-itl",
-     "Prompts are cut so that a step, and so the time between two tokens of others, takes no longer. 0s: they are not.",
+     "Prompts are cut, and fewer sequences run at once, so that a step, and so the time between two tokens of others, "
+     "takes no longer. 0s: no bound.",
      [](Config& c) -> SettingRef { return DurationSetting{.value = &c.engine.max_itl, .may_be_zero = true}; }},
 
     {"Engine", "restart-limit", "A replica whose engine died so often within ten minutes is not started again.",

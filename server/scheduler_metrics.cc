@@ -195,6 +195,8 @@ std::vector<MetricFamily> SchedulerFamilies(const SchedulerSnapshot& snapshot) {
                  [](const Replica& r, Labels l) { return Gauge(int64_t{r.is_down_for_good}, std::move(l)); }),
       by_replica("weft_replica_running_requests", "Sequences that hold a slot of the replica.", kGauge,
                  [](const Replica& r, Labels l) { return Gauge(r.is_up ? r.stats.num_running : 0, std::move(l)); }),
+      by_replica("weft_max_running_sequences", "Sequences that a replica runs at once at most.", kGauge,
+                 [](const Replica& r, Labels l) { return Gauge(r.stats.max_running, std::move(l)); }),
       by_replica("weft_max_prefill_tokens", "Prompt tokens that a step may compute while others decode.", kGauge,
                  [](const Replica& r, Labels l) { return Gauge(r.stats.max_prefill_tokens, std::move(l)); }),
       by_replica("weft_scheduler_step_seconds", "The scheduler's own time on one step.", kHistogram,

@@ -320,13 +320,15 @@ int main(int argc, char** argv) {
   const std::string what = argc > 2 ? argv[2] : "";
   if (what != "isolation" && what != "modelled" && what != "long-prompts") {
     std::fprintf(stderr,
-                 "usage: weft_isolation_bench MODEL_DIR isolation|modelled|long-prompts [MAX_ITL_MS [ROWS [TIMES]]]\n");
+                 "usage: weft_isolation_bench MODEL_DIR isolation|modelled|long-prompts"
+                 " [MAX_ITL_MS [ROWS [MAX_PREFILL_SHARE [TIMES]]]]\n");
     return 2;
   }
   weft::Settings settings{.model_dir = argv[1]};
   if (argc > 3) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[3]));
   if (argc > 4) settings.rows = {std::atoi(argv[4])};
-  if (argc > 5) settings.repetitions = std::max(1, std::atoi(argv[5]));
+  if (argc > 5) settings.scheduler.max_prefill_share = std::atof(argv[5]);
+  if (argc > 6) settings.repetitions = std::max(1, std::atoi(argv[6]));
   if (what == "isolation") weft::BenchIsolation(settings);
   if (what == "modelled") weft::BenchModelled(settings);
   if (what == "long-prompts") weft::BenchLongPrompts(settings);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -192,12 +193,19 @@ struct Tail {
   double per_second = 0;     // requests
 };
 
-std::vector<Tail> TailsOf(const std::vector<ModelledLoad>& loads) {
-  constexpr int kRows = 4;
-  const EngineLimits limits{2048, 128 * kRows, 16, kRows, 256, 1500};
-  ModelledServing serving(limits, {.max_itl = absl::Milliseconds(2)});
+struct Machine {
+  int rows = 4;
+  double max_prefill_share = 0.5;
+};
+
+constexpr absl::Duration kMaxItl = absl::Milliseconds(2);
+
+std::vector<Tail> TailsOf(const std::vector<ModelledLoad>& loads, const Machine& machine,
+                          absl::Duration time = absl::Seconds(200)) {
+  const EngineLimits limits{2048, 128 * machine.rows, 16, machine.rows, 256, 1500};
+  ModelledServing serving(limits, {.max_prefill_share = machine.max_prefill_share, .max_itl = kMaxItl});
   const absl::Time begin = serving.Now();
-  const std::vector<ModelledServing::Sinks> all = serving.Run(loads, absl::Seconds(200));
+  const std::vector<ModelledServing::Sinks> all = serving.Run(loads, time);
   std::vector<Tail> tails;
   for (const ModelledServing::Sinks& sinks : all) {
     std::vector<double> ttft, itl;
@@ -213,25 +221,42 @@ std::vector<Tail> TailsOf(const std::vector<ModelledLoad>& loads) {
   return tails;
 }
 
-class AggressorTest : public testing::TestWithParam<ModelledLoad> {};
+struct Aggression {
+  const char* name;
+  ModelledLoad aggressor;
+  Machine machine;
+};
+void PrintTo(const Aggression& a, std::ostream* out) { *out << a.name; }
+
+class AggressorTest : public testing::TestWithParam<Aggression> {};
 
 // A victim at a tenth of the capacity beside an aggressor at ten times what the machine can do of its own: p99 TTFT at
 // most 1.5 times that alone and a step, p99 ITL at most 1.25 times; and the aggressor gets the rest.
 TEST_P(AggressorTest, MovesAVictimsTailByABound) {
   const ModelledLoad victim{"victim", 16, 64, 32};
-  const Tail alone = TailsOf({victim}).front();
-  const double capacity = TailsOf({GetParam()}).front().per_second;
-  const std::vector<Tail> tails = TailsOf({victim, GetParam()});
-  EXPECT_LE(tails[0].ttft, 1.5 * alone.ttft + 2);
+  const auto& [name, aggressor, machine] = GetParam();
+  const Tail alone = TailsOf({victim}, machine).front();
+  const double capacity = TailsOf({aggressor}, machine).front().per_second;
+  const std::vector<Tail> tails = TailsOf({victim, aggressor}, machine);
+  EXPECT_LE(tails[0].ttft, 1.5 * alone.ttft + absl::ToDoubleMilliseconds(kMaxItl));
   EXPECT_LE(tails[0].itl, 1.25 * alone.itl);
   EXPECT_GE(tails[1].per_second, 0.8 * capacity);
 }
 
 INSTANTIATE_TEST_SUITE_P(IsolationTest, AggressorTest,
-                         testing::Values(ModelledLoad{"requests_like_its_own", 1600, 64, 32},
-                                         ModelledLoad{"long_prompts", 110, 1000, 8},
-                                         ModelledLoad{"long_answers", 200, 16, 500}),
-                         [](const auto& param) { return param.param.tenant; });
+                         testing::Values(Aggression{"requests_like_its_own", {"aggressor", 1600, 64, 32}, {}},
+                                         Aggression{"long_prompts", {"aggressor", 110, 1000, 8}, {}},
+                                         Aggression{"long_answers", {"aggressor", 200, 16, 500}, {}},
+                                         Aggression{
+                                             "long_answers_in_many_rows", {"aggressor", 200, 16, 500}, {16, 0.75}}),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+// 64 rows would take 4 ms and more.
+TEST(IsolationTest, NoMoreRowsRunThanTheBoundLeaves) {
+  const Tail tail = TailsOf({{"all", 20, 16, 500}}, {.rows = 64}, absl::Seconds(20)).front();
+  EXPECT_LE(tail.itl, absl::ToDoubleMilliseconds(kMaxItl));
+  EXPECT_GE(tail.itl, absl::ToDoubleMilliseconds(kMaxItl) / 2) << "and not many fewer";
+}
 
 }  // namespace
 }  // namespace weft
