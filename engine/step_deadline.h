@@ -40,13 +40,16 @@ class StepDeadline {
 
   static size_t SizeOf(int num_tokens) { return std::bit_width(static_cast<unsigned>(std::max(1, num_tokens))) - 1u; }
 
-  // Of steps of this size; where there was none, of the next smaller, in proportion.
+  // Of steps of this size; where there was none, of larger ones, or else of the next smaller, in proportion.
   absl::Duration Usual(int num_tokens) const {
     const size_t size = SizeOf(num_tokens);
-    for (size_t smaller = size + 1; smaller-- > 0;) {
+    if (longest_[size] > absl::ZeroDuration()) return longest_[size];
+    const absl::Duration larger = *std::max_element(longest_.begin() + static_cast<int>(size), longest_.end());
+    if (larger > absl::ZeroDuration()) return larger;
+    for (size_t smaller = size; smaller-- > 0;) {
       if (longest_[smaller] > absl::ZeroDuration()) return longest_[smaller] * (int64_t{1} << (size - smaller));
     }
-    return *std::max_element(longest_.begin(), longest_.end());
+    return absl::ZeroDuration();
   }
 
   const absl::Duration least_;

@@ -30,11 +30,14 @@ double RowsOf(const Request& request) {
 // Whom to preempt for a newcomer: no more than it takes, and nobody if that isn't enough.
 class VictimSearch {
  public:
-  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks)
+  // `num_too_many`: rows that nobody gets whose sequences end.
+  VictimSearch(const std::vector<std::unique_ptr<Sequence>>& running, const Request& newcomer, int num_blocks,
+               int num_too_many)
       : running_(running), newcomer_(newcomer), missing_blocks_(num_blocks) {
     for (const auto& sequence : running_) {
       if (sequence->leaving == Sequence::Leaving::kNo) continue;
-      AddRoom(1, sequence->blocks.size());
+      const bool is_lost = sequence->leaving == Sequence::Leaving::kFinished && num_too_many-- > 0;
+      AddRoom(is_lost ? 0 : 1, sequence->blocks.size());
       if (sequence->leaving == Sequence::Leaving::kPreempted) AddGone(*sequence->request);
     }
   }
@@ -246,7 +249,7 @@ bool Scheduler::HasRoom(int num_blocks) const {
 }
 
 std::optional<std::vector<Victim>> Scheduler::VictimsFor(const Request& request, int num_blocks) const {
-  VictimSearch search(running_, request, num_blocks);
+  VictimSearch search(running_, request, num_blocks, max_running_ - row_pacer_.max_rows());
   search.AddRoom(NumFreeRows(), pool_.num_available() - static_cast<int>(running_.size()));
   for (const auto& preempted : preempted_) search.AddGone(*preempted);
   search.TakeFromLowerClasses();

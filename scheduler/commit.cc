@@ -54,8 +54,9 @@ void Scheduler::Pace(const StepInFlight& step, absl::Duration took) {
     row_pacer_.Observe(static_cast<int>(step.chunks.size()) * num_stages, took * num_stages);
   }
   // Who runs may go on: the bound is kept by taking on nobody in the place of who ends.
-  const int num_running = static_cast<int>(running_.size());
-  max_running_ = std::max(row_pacer_.max_rows(), std::min(max_running_, num_running));
+  const int before = max_running_;
+  max_running_ = std::max(row_pacer_.max_rows(), std::min(before, static_cast<int>(running_.size())));
+  if (max_running_ > before) misfits_.clear();  // there is a row for one of them
 }
 
 // Where prompts that give way take part in so many steps that this stays at zero, they take their share of the time.

@@ -15,8 +15,8 @@ class LineFit {
     constexpr double kMemory = 1. / 256;
     const double part = std::max(kMemory, 1. / ++num_points_);  // the first few count alike
     const double away = x - mean_x_;
-    covariance_ += (away * (y - mean_y_) - covariance_) * part;
-    variance_ += (away * away - variance_) * part;
+    covariance_ = (covariance_ + away * (y - mean_y_) * part) * (1 - part);
+    variance_ = (variance_ + away * away * part) * (1 - part);
     mean_x_ += away * part;
     mean_y_ += (y - mean_y_) * part;
   }

@@ -23,7 +23,7 @@ void RowPacer::Learn(int num_rows, double seconds) {
   rows_ += (num_rows - rows_) * part;
   seconds_ += (seconds - seconds_) * part;
   seconds_by_rows_.Add(num_rows, seconds);
-  if (seconds_by_rows_.is_known()) slope_ = seconds_by_rows_.slope();
+  if (seconds_by_rows_.is_known() && seconds_by_rows_.slope() > 0) slope_ = seconds_by_rows_.slope();
 }
 
 // Shrinks at once, and grows by little: what a row costs is a guess where there were hardly ever more or fewer.
@@ -33,7 +33,9 @@ void RowPacer::Plan() {
   const double mean = seconds_ / rows_;  // most that a row can cost: all of the step is the rows'
   const double row = slope_.has_value() ? std::clamp(*slope_, mean * kLeastPart, mean) : mean;
   const double rest = seconds_ - row * rows_;
-  const double least = slope_.has_value() ? std::max(1., rest / row) : kLeastToLearn;
+  // Where rows are few and always the same, a slope of before is no reason to stay there.
+  const double fewest = seconds_by_rows_.is_known() ? 1 : kLeastToLearn;
+  const double least = slope_.has_value() ? std::max(fewest, rest / row) : fewest;
   const double wanted = std::max((bound_ - rest) / row, least);
   max_rows_ = static_cast<int>(std::min<double>({wanted, max_rows_ + std::max(1., max_rows_ / 8.), 1. * most_}));
 }

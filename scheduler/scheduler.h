@@ -215,8 +215,8 @@ class Scheduler {
   // The prompt's blocks that running sequences compute just now, and will register.
   absl::flat_hash_map<PrefixKey, const Sequence*> computing_;
   bool short_of_blocks_ = false;  // the last step could not grow everybody: nobody starts before one that can
-  // Requests that did not fit, and how their tenants stood beside the others then: until somebody leaves or that
-  // changes, they need no second look.
+  // Requests that did not fit, and how their tenants stood beside the others then: until somebody leaves, more may run,
+  // or that changes, they need no second look.
   struct Misfit {
     Compared compared;
     bool could_preempt = false;  // and still did not fit

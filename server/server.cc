@@ -26,7 +26,7 @@ constexpr absl::Duration kFlushTime = absl::Seconds(5);
 // How late a request may hear that its deadline has passed while no replica is up.
 constexpr std::chrono::milliseconds kOverdueInterval{20};
 // For engines to end their steps, when nobody waits for what they compute.
-constexpr std::chrono::seconds kEnginesEnd{10};
+constexpr std::chrono::seconds kEnginesEnd{30};
 // After a second signal, for streams to say that they end.
 constexpr std::chrono::seconds kLastResort{2};
 
@@ -185,7 +185,9 @@ void Server::ExitAfter(std::chrono::seconds time, int exit_status) {
   if (last_resort_.expiry() <= at) return;
   last_resort_.expires_at(at);
   last_resort_.async_wait([exit_status](const boost::system::error_code& error) {
-    if (!error) _exit(exit_status);
+    if (error) return;
+    spdlog::warn("something doesn't end: the process does");
+    _exit(exit_status);
   });
 }
 

@@ -86,12 +86,14 @@ RankActivity ReadActivity(const v1::RankActivity& message) {
   RankActivity activity{.rank = message.rank(), .step = message.step(), .in_step = message.in_step()};
   if (!message.has_wait()) return activity;
   const v1::RankWait& wait = message.wait();
-  activity.group = wait.group();
-  activity.wait = {.op = static_cast<CommOp>(wait.op()),
+  constexpr int kMostToName = 64;
+  const int num_missing = std::min(wait.missing_size(), kMostToName);
+  activity.group = wait.group().substr(0, kMostToName);
+  activity.wait = {.op = static_cast<CommOp>(std::clamp(wait.op(), 0, static_cast<int>(kNumCommOps))),
                    .number = wait.number(),
                    .bytes = wait.bytes(),
                    .elapsed = absl::Seconds(wait.seconds()),
-                   .missing = {wait.missing().begin(), wait.missing().end()}};
+                   .missing = {wait.missing().begin(), wait.missing().begin() + num_missing}};
   return activity;
 }
 

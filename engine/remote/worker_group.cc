@@ -236,7 +236,10 @@ void WorkerGroup::TellProgress(Worker& worker, double loaded) {
 
 void WorkerGroup::TakeHeartbeat(Worker& worker, const v1::Heartbeat& heartbeat) {
   worker.activities.clear();
-  for (const v1::RankActivity& activity : heartbeat.activities()) worker.activities.push_back(ReadActivity(activity));
+  for (const v1::RankActivity& activity : heartbeat.activities()) {
+    const bool is_one_too_many = worker.activities.size() >= worker.placed->ranks.size();
+    if (IsOf(*worker.placed, activity.rank()) && !is_one_too_many) worker.activities.push_back(ReadActivity(activity));
+  }
   for (const v1::RankStats& stats : heartbeat.stats()) {
     if (IsOf(*worker.placed, stats.rank())) stats_.ranks[static_cast<size_t>(stats.rank())] = ReadStats(stats);
   }

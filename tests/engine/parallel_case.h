@@ -115,7 +115,8 @@ inline std::vector<Output> RunAll(std::unique_ptr<Engine> engine, bool cancels =
     sinks.push_back(replica.Push(MakeRequest(i)));
     for (auto steps = rng() % 6; steps > 0; --steps) replica.Step();
     if (!cancels || !IsCancelled(i)) continue;
-    while (sinks.back()->tokens.empty() && sinks.back()->scores.empty()) replica.Step();
+    const RecordingSink& sink = *sinks.back();
+    while (sink.tokens.empty() && sink.scores.empty() && !sink.finish.has_value()) replica.Step();
     sinks.back()->cancelled = true;
   }
   replica.RunUntilIdle();

@@ -40,6 +40,12 @@ TEST(StepDeadlineTest, TheSecondStepMayTakeInProportionToTheFirst) {
   EXPECT_GE(After(1, absl::Milliseconds(300), 1).Allowed(512), absl::Minutes(50));
 }
 
+TEST(StepDeadlineTest, BetweenSizesThatWereSeenTheLargerIsTheMeasure) {
+  StepDeadline deadline = After(10, absl::Milliseconds(50), 1);
+  for (int i = 0; i < 10; ++i) deadline.Observe(absl::Milliseconds(600), 512);
+  EXPECT_EQ(deadline.Allowed(256), absl::Seconds(12));
+}
+
 TEST(StepDeadlineTest, OneSlowStepIsForgotten) {
   StepDeadline deadline = After(1, absl::Seconds(10), 8);
   for (int i = 0; i < 10'000; ++i) deadline.Observe(absl::Milliseconds(1), 8);

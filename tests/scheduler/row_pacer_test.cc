@@ -68,6 +68,15 @@ TEST(RowPacerTest, AQuietTimeTakesNothingAway) {
   EXPECT_EQ(pacer.max_rows(), before);
 }
 
+TEST(RowPacerTest, ComesBackFromFewRowsWhereTheyBecomeCheap) {
+  RowPacer pacer({.max_rows = 64, .max_step_time = kBound});
+  std::mt19937 rng(1);
+  Drive(pacer, {absl::Milliseconds(11), absl::Milliseconds(15)}, 3000, rng);
+  EXPECT_LE(pacer.max_rows(), 4);
+  Drive(pacer, {absl::Milliseconds(11), absl::Microseconds(100)}, 3000, rng);
+  EXPECT_GE(pacer.max_rows(), 32) << "as long as the rest of a step takes, and few are a waste";
+}
+
 TEST(RowPacerTest, OneRowMayAlwaysRun) {
   RowPacer pacer({.max_rows = 256, .max_step_time = absl::Nanoseconds(1)});
   for (int i = 0; i < 100; ++i) pacer.Observe(1 + i % 7, absl::Seconds(1 + i % 7));
