@@ -183,6 +183,30 @@ TEST(IsolationTest, WhileRoomIsMadeForOnePromptsThatComeAfterItWait) {
   }
 }
 
+TEST(IsolationTest, WhoWaitedForARowGetsItAsSoonAsMoreMayRun) {
+  SteppedScheduler bench(Limits(4000, 4, 8, 64), {.max_itl = absl::Milliseconds(10)});
+  for (int i = 0; i < 8; ++i) bench.Add(Prompt(4, i), i < 4 ? 100 : 3000);
+  const auto run = [&bench](int num_steps, absl::Duration took) {
+    for (int i = 0; i < num_steps; ++i) {
+      bench.Pull();
+      while (bench.engine.HasRoom()) bench.engine.Submit(bench.scheduler.Schedule());
+      StepResult result = *bench.engine.Collect();
+      result.compute_time = took;
+      ASSERT_TRUE(bench.scheduler.Commit(result).ok());
+      bench.scheduler.CheckInvariants();
+      bench.Tell();
+    }
+  };
+  run(200, absl::Milliseconds(50));
+  ASSERT_EQ(bench.scheduler.running().size(), 4u);
+  const auto late = bench.Add(Prompt(4, 9), 3000);
+  run(20, absl::Milliseconds(50));
+  EXPECT_FALSE(late->cached.has_value());
+  run(100, absl::Milliseconds(1));
+  EXPECT_TRUE(late->cached.has_value());
+  EXPECT_EQ(bench.scheduler.running().size(), 5u) << "nobody has left";
+}
+
 double Quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
   return values.empty() ? 0 : values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))];
