@@ -41,7 +41,7 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;
   PrefixCache prefix_cache = PrefixCache::kTenant;
   int threads = 0;                                   // of the CPU backend, for all replicas together; 0: one a core
-  double max_prefill_share = 0.5;                    // of a step's tokens, while others decode
+  double max_prefill_share = 0.5;                    // of a step's tokens, and of max_itl, while others decode
   absl::Duration max_itl = absl::Milliseconds(200);  // of a step, whoever is in it; 0: no bound
   RestartOptions restarts;
 };

@@ -89,7 +89,8 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef {
        return NumberSetting{.value = &c.engine.threads, .most = 1024, .auto_is_zero = true};
      }},
-    {"Engine", "max-prefill-share", "Part of max-num-batched-tokens that prompts may take while others decode.",
+    {"Engine", "max-prefill-share",
+     "Part of max-num-batched-tokens, and of max-itl, that prompts may take while others decode.",
      [](Config& c) -> SettingRef { return FractionSetting{.value = &c.engine.max_prefill_share, .least = 0.05}; }},
     {"Engine", "max-itl",
      "Prompts are cut, and fewer sequences run at once, so that a step, and so the time between two tokens of others, "
