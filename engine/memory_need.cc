@@ -8,7 +8,6 @@
 #include "engine/rank_parts.h"
 #include "engine/weight_bytes.h"
 #include "kernels/device.h"
-#include "kernels/status_macros.h"
 
 namespace weft {
 namespace {
@@ -27,14 +26,13 @@ int64_t MessageBytes(const ModelConfig& config, const EngineSetup& setup) {
 
 }  // namespace
 
-absl::StatusOr<MemoryNeed> MemoryNeedOf(const ModelConfig& config, const EngineSetup& setup, int num_replicas,
-                                        int weight_copies) {
-  ASSIGN_OR_RETURN(const std::vector<ParallelPlan> plans, MakePlans(config, setup.parallel));
+MemoryNeed MemoryNeedOf(const ModelConfig& config, const EngineSetup& setup, const std::vector<ParallelPlan>& ranks) {
+  const auto num_here = static_cast<int64_t>(ranks.size());
+  const int64_t num_ranks = setup.parallel.num_ranks();
   MemoryNeed need;
-  for (const ParallelPlan& plan : plans) need.weights += WeightBytes(config, plan, setup.weights);
-  need.weights *= weight_copies;
-  need.kv_cache = setup.kv_cache_bytes * num_replicas;
-  need.messages = MessageBytes(config, setup) * num_replicas;
+  for (const ParallelPlan& plan : ranks) need.weights += WeightBytes(config, plan, setup.weights);
+  need.kv_cache = setup.kv_cache_bytes * num_here / num_ranks;
+  need.messages = MessageBytes(config, setup) * num_here / num_ranks;
   return need;
 }
 

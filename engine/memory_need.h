@@ -1,16 +1,17 @@
-// What replicas take of one machine's memory, before anything is read or allocated for them.
+// What ranks take of one machine's memory, before anything is read or allocated for them.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "engine/engine_setup.h"
 #include "engine/model_config.h"
+#include "engine/parallel_plan.h"
 
 namespace weft {
 
-// Bytes, of all replicas and ranks on the machine. A step's activations and the program itself come on top.
+// Bytes. A step's activations and the program itself come on top.
 struct MemoryNeed {
   int64_t weights = 0;
   int64_t kv_cache = 0;
@@ -19,10 +20,8 @@ struct MemoryNeed {
   int64_t total() const { return weights + kv_cache + messages; }
 };
 
-// `num_replicas` whose ranks are all on this machine, and hold `weight_copies` of the model together: 1 where replicas
-// share them. Errors: those of MakePlans.
-absl::StatusOr<MemoryNeed> MemoryNeedOf(const ModelConfig& config, const EngineSetup& setup, int num_replicas,
-                                        int weight_copies);
+// Of some ranks of one replica, which are all on this machine.
+MemoryNeed MemoryNeedOf(const ModelConfig& config, const EngineSetup& setup, const std::vector<ParallelPlan>& ranks);
 
 // InvalidArgument "memory: ..." with the arithmetic and the settings that change it, when the machine has less.
 absl::Status CheckMemory(const MemoryNeed& need, int64_t usable_bytes);

@@ -55,6 +55,8 @@ class Worker {
   // Thread-safe.
   RankActivity activity() const;
 
+  int rank() const { return parts_.plan.rank(); }
+
   // Whether the engine wants this rank's results.
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 

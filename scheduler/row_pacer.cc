@@ -26,10 +26,12 @@ void RowPacer::Learn(int num_rows, double seconds) {
   if (seconds_by_rows_.is_known() && seconds_by_rows_.slope() > 0) slope_ = seconds_by_rows_.slope();
 }
 
-// Shrinks at once, and grows by little: what a row costs is a guess where there were hardly ever more or fewer.
+// Shrinks at once, and grows by little: what a row costs is a guess where there were hardly ever more or fewer. So it
+// stays near the rows that ran, until as many have been seen to run.
 void RowPacer::Plan() {
   constexpr int kLeastToLearn = 4;  // so few that they are all the same say nothing of what a row costs
   constexpr double kLeastPart = 1. / 8;
+  constexpr double kMostAhead = 1.5;
   const double mean = seconds_ / rows_;  // most that a row can cost: all of the step is the rows'
   const double row = slope_.has_value() ? std::clamp(*slope_, mean * kLeastPart, mean) : mean;
   const double rest = seconds_ - row * rows_;
@@ -37,7 +39,8 @@ void RowPacer::Plan() {
   const double fewest = seconds_by_rows_.is_known() ? 1 : kLeastToLearn;
   const double least = slope_.has_value() ? std::max(fewest, rest / row) : fewest;
   const double wanted = std::max((bound_ - rest) / row, least);
-  max_rows_ = static_cast<int>(std::min<double>({wanted, max_rows_ + std::max(1., max_rows_ / 8.), 1. * most_}));
+  const double tried = std::max<double>(max_rows_, rows_ * kMostAhead + 1);
+  max_rows_ = static_cast<int>(std::min<double>({wanted, max_rows_ + std::max(1., max_rows_ / 8.), tried, 1. * most_}));
 }
 
 }  // namespace weft

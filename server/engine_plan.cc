@@ -21,14 +21,6 @@
 namespace weft {
 namespace {
 
-// What the process may use of the machine's memory.
-int64_t UsableMemory() {
-  const Machine machine = InspectMachine();
-  constexpr int64_t kUnknown = int64_t{4} << 30;  // /proc is hidden: a guess that most machines hold
-  const int64_t total = machine.memory_bytes.value_or(kUnknown);
-  return std::min(total, machine.memory_limit_bytes.value_or(total));
-}
-
 // Longest context and size of each replica's KV cache, where the operator leaves them open: the model's own limit, and
 // a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them for all replicas. Only when
 // both are open does the context shrink to what the cache holds; a cache that was asked for and is too small is refused
@@ -60,11 +52,14 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
 absl::Status CheckMachine(const Config& config, const ModelConfig& model, const EngineSetup& setup,
                           std::vector<std::string>& warnings) {
   const int num_nodes = config.workers.num_nodes;
-  const int num_copies = config.workers.kind == WorkerKind::kThreads ? 1 : config.engine.replicas;
-  ASSIGN_OR_RETURN(MemoryNeed need, MemoryNeedOf(model, setup, config.engine.replicas, num_copies));
-  for (int64_t* bytes : {&need.weights, &need.kv_cache, &need.messages}) *bytes /= num_nodes;
+  ASSIGN_OR_RETURN(std::vector<ParallelPlan> plans, MakePlans(model, setup.parallel));
+  plans.resize(plans.size() / static_cast<size_t>(num_nodes));  // the first are here
+  MemoryNeed need = MemoryNeedOf(model, setup, plans);
+  if (config.workers.kind != WorkerKind::kThreads) need.weights *= config.engine.replicas;  // threads share them
+  need.kv_cache *= config.engine.replicas;
+  need.messages *= config.engine.replicas;
   RETURN_IF_ERROR(CheckMemory(need, UsableMemory()));
-  const int num_ranks = setup.parallel.num_ranks() * config.engine.replicas / num_nodes;
+  const int num_ranks = static_cast<int>(plans.size()) * config.engine.replicas;
   const int num_cores = NumThreads({});
   if (num_ranks > 1 && num_ranks > num_cores) {
     warnings.push_back(absl::StrCat(num_ranks, " ranks (replicas x tensor-parallel-size x pipeline-parallel-size) on ",

@@ -197,4 +197,11 @@ Machine InspectMachine(const std::string& root) {
   return machine;
 }
 
+int64_t UsableMemory() {
+  const Machine machine = InspectMachine();
+  constexpr int64_t kUnknown = int64_t{4} << 30;  // /proc is hidden: a guess that most machines hold
+  const int64_t total = machine.memory_bytes.value_or(kUnknown);
+  return std::min(total, machine.memory_limit_bytes.value_or(total));
+}
+
 }  // namespace weft

@@ -33,4 +33,7 @@ struct Machine {
 // Reads /proc, /sys and /dev under `root`. Small files only: no device is opened, nothing is changed.
 Machine InspectMachine(const std::string& root = "");
 
+// Bytes that this process may use of the machine's memory.
+int64_t UsableMemory();
+
 }  // namespace weft

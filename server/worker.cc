@@ -1,5 +1,7 @@
 #include "server/worker.h"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <exception>
 #include <iostream>
@@ -17,6 +19,7 @@
 #include "engine/remote/worker_process.h"
 #include "server/exit_status.h"
 #include "server/logging.h"
+#include "server/machine.h"
 #include "server/process_limits.h"
 #include "server/version.h"
 #include "spdlog/spdlog.h"
@@ -104,6 +107,12 @@ absl::Status ServeOnce(const WorkerProcessOptions& options) {
   }
 }
 
+// Whoever watches over this host's worker starts it again.
+void EndStuckProcess() {
+  spdlog::error("ranks compute on after their link to the server has ended: the process ends");
+  _exit(kExitEngineDied);
+}
+
 // Of a host's worker: one engine's life after another.
 int ServeForEver(const WorkerProcessOptions& options) {
   boost::asio::io_context loop;
@@ -134,7 +143,9 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
                                .node_rank = defaults->node_rank,
                                .num_nodes = defaults->num_nodes,
                                .address = {},
-                               .tls = {}};
+                               .tls = {},
+                               .usable_memory_bytes = 0,
+                               .on_stuck = EndStuckProcess};
   LogOptions log;
   CLI::App app(kDescription, "weft worker");
   app.add_option("--coordinator", options.coordinator,
@@ -162,7 +173,10 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
   }
   SetProcessLimits();
   SetUpLogging(log);
-  if (options.token.empty()) return ServeForEver(options);
+  if (options.token.empty()) {
+    options.usable_memory_bytes = UsableMemory();
+    return ServeForEver(options);
+  }
   // The server says what went wrong, and it alone decides what comes next.
   return absl::IsUnavailable(ServeOnce(options)) ? kWorkerLinkLost : kExitEngineDied;
 }

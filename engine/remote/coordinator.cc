@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "engine/remote/greetings.h"
 #include "engine/remote/link_limits.h"
 #include "engine/remote/step_messages.h"
 #include "grpcpp/grpcpp.h"
@@ -27,8 +28,12 @@ constexpr size_t kMaxWords = 1 << 14;  // of a scope
 constexpr absl::Duration kMaxLookup = absl::Minutes(10);
 // How often a call that waits here sees whether its caller still does.
 constexpr absl::Duration kLook = absl::Milliseconds(100);
+constexpr absl::Duration kMaxGreeting = absl::Seconds(10);
+// Each call has one: a worker's link and, while ranks meet, what each of them asks for.
+constexpr int kMaxThreads = 2'048;
 
 void SetLimits(grpc::ServerBuilder& builder) {
+  builder.SetResourceQuota(grpc::ResourceQuota("coordinator").SetMaxThreads(kMaxThreads));
   builder.SetMaxReceiveMessageSize(kMaxWorkerMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
@@ -78,7 +83,11 @@ class Coordinator::Service final : public v1::Workers::Service {
 
   grpc::Status Join(grpc::ServerContext* context, WorkerSeat::Stream* stream) override {
     v1::WorkerMessage first;
-    if (!stream->Read(&first)) return grpc::Status::OK;
+    greetings_.Begin(*context);
+    const bool is_read = stream->Read(&first);
+    greetings_.End(*context);
+    if (!is_read && !IsClosing()) return TurnAway(*context, grpc::DEADLINE_EXCEEDED, "it says nothing");
+    if (!is_read) return grpc::Status::OK;
     if (!first.has_hello()) return TurnAway(*context, grpc::INVALID_ARGUMENT, "it doesn't say who it is");
     const v1::Hello& hello = first.hello();
     if (hello.protocol() != kWorkerProtocol || hello.version() != options_.version) {
@@ -215,6 +224,7 @@ class Coordinator::Service final : public v1::Workers::Service {
   absl::flat_hash_map<int, std::shared_ptr<WorkerSeat>> by_node_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, absl::flat_hash_map<std::string, std::string>> words_ ABSL_GUARDED_BY(mutex_);
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  Greetings greetings_{kMaxGreeting};
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -26,6 +26,7 @@ class LinkRendezvous final : public Rendezvous {
     request.set_key(absl::StrCat(group_, "/", key));
     request.set_value(std::string(value));
     grpc::ClientContext context;
+    EndAfter(context, absl::ZeroDuration());
     v1::PublishResponse response;
     return ToStatus(stub_.Publish(&context, request, &response));
   }
@@ -36,6 +37,7 @@ class LinkRendezvous final : public Rendezvous {
     request.set_key(absl::StrCat(group_, "/", key));
     request.set_timeout_seconds(absl::ToDoubleSeconds(timeout));
     grpc::ClientContext context;
+    EndAfter(context, timeout);
     v1::LookupResponse response;
     const grpc::Status status = stub_.Lookup(&context, request, &response);
     if (status.error_code() == grpc::NOT_FOUND) return absl::DeadlineExceededError(status.error_message());
@@ -44,6 +46,12 @@ class LinkRendezvous final : public Rendezvous {
   }
 
  private:
+  // The server answers in time, unless it is lost.
+  static void EndAfter(grpc::ClientContext& context, absl::Duration time) {
+    constexpr absl::Duration kAnswer = absl::Seconds(10);
+    context.set_deadline(absl::ToChronoTime(absl::Now() + time + kAnswer));
+  }
+
   static absl::Status ToStatus(const grpc::Status& status) {
     return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   }

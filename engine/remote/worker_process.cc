@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "engine/memory_need.h"
 #include "engine/rank_parts.h"
 #include "engine/rank_threads.h"
 #include "engine/remote/link_limits.h"
@@ -35,6 +36,7 @@ namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(250);
 constexpr int kReconnectMs = 1'000;
+constexpr absl::Duration kRanksEnd = absl::Seconds(10);
 
 bool IsLocal(const WorkerProcessOptions& options) { return !options.token.empty(); }
 
@@ -75,7 +77,7 @@ class WorkerLife {
     stream_ = stub_->Join(&context_);
     const absl::Status status = Serve();
     StopHeartbeat();
-    ranks_.reset();
+    EndRanks();
     if (!status.ok()) Say(status, -1, -1);
     stream_->WritesDone();
     context_.TryCancel();
@@ -112,6 +114,16 @@ class WorkerLife {
       ranks_->Push(batch);
     }
     return absl::OkStatus();
+  }
+
+  void EndRanks() {
+    absl::Notification ended;
+    std::thread watch([this, &ended] {
+      if (!ended.WaitForNotificationWithTimeout(kRanksEnd) && options_.on_stuck != nullptr) options_.on_stuck();
+    });
+    ranks_.reset();
+    ended.Notify();
+    watch.join();
   }
 
   bool SayHello() {
@@ -157,6 +169,9 @@ class WorkerLife {
       own_plans.push_back(rank.plan);
     }
     if (loaded_.empty()) return absl::InternalError("the server has no rank for this worker");
+    if (options_.usable_memory_bytes > 0) {
+      RETURN_IF_ERROR(CheckMemory(MemoryNeedOf(config_, setup_, own_plans), options_.usable_memory_bytes));
+    }
     ASSIGN_OR_RETURN(loading_device_, OpenDevice(setup_.device));
     ASSIGN_OR_RETURN(std::vector<ModelWeights> weights,
                      LoadRankWeights(setup_.model_dir, config_, own_plans, setup_.weights, *loading_device_));

@@ -1,6 +1,7 @@
 // A worker process: joins a server, loads what it is told to, and computes its ranks' share of each step.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -20,6 +21,9 @@ struct WorkerProcessOptions {
   int num_nodes = 1;
   std::string address;  // of this host, as the others reach it; empty: that by which it reaches the server
   TlsFiles tls;
+  int64_t usable_memory_bytes = 0;  // what the ranks need is held to it; 0: who started this has done that
+  // Called when ranks compute on for 10 s after their link has ended: nothing can end them but the process.
+  std::function<void()> on_stuck;
   std::function<void(absl::string_view line)> log;
 };
 

@@ -5,6 +5,7 @@ import ctypes
 import os
 import subprocess
 import threading
+import time
 
 import pytest
 from openai import OpenAI
@@ -129,6 +130,56 @@ def test_a_host_is_cut_off_in_the_middle_of_a_stream(hosts, certificates, tmp_pa
             worker.stop()
         for log in logs:
             log.close()
+
+
+def thread_of(process, name):
+    """Its kernel id."""
+    for task in (f"/proc/{process.pid}/task/{tid}" for tid in os.listdir(f"/proc/{process.pid}/task")):
+        with open(f"{task}/comm") as comm:
+            if comm.read().strip() == name:
+                return int(task.rsplit("/", 1)[1])
+    raise AssertionError(f"no thread is called {name}")
+
+
+def hold_until_it_ends(thread, timeout):
+    """One thread of a process stands still; the others go on, until the process ends."""
+    seize, interrupt, any_thread = 0x4206, 0x4207, 0x40000000
+    libc = ctypes.CDLL(None, use_errno=True)
+    for request in (seize, interrupt):
+        if libc.ptrace(request, thread, 0, 0) != 0:
+            pytest.skip(f"no ptrace here: {os.strerror(ctypes.get_errno())}")
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(thread, os.WNOHANG | any_thread)
+        if pid != 0 and not os.WIFSTOPPED(status):
+            return
+        time.sleep(0.1)
+    raise AssertionError("it hangs, and its process does not end")
+
+
+def test_a_rank_that_hangs_on_another_host_ends_with_its_process(hosts, certificates, tmp_path):
+    log = open(tmp_path / "worker.log", "w")
+    workers = [Worker(hosts[1], 1, certificates, log, num_nodes=2)]
+    cert, key, ca = certificates[0]
+    flags = ("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", 2, "--coordinator",
+             f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
+             "--tensor-parallel-size", 2, "--restart-backoff", "0s", "--restart-limit", 100, "--step-timeout", "1s")
+    try:
+        with inside(name_of(0)), WeftServer(*flags, prefix=hosts[0]) as server:
+            client = OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=120)
+            expected = "".join(story(client, 60))
+            stream = story(client, 60)
+            pieces = [next(stream) for _ in range(10)]
+            hold_until_it_ends(thread_of(workers[0].process, "rank 1"), timeout=60)
+            assert workers[0].process.wait(20) == 1
+            workers.append(Worker(hosts[1], 1, certificates, log, num_nodes=2))
+            assert "".join(pieces + list(stream)) == expected
+            assert server.metric("weft_replica_up") == 1
+            assert server.stop() == 0
+    finally:
+        for worker in workers:
+            worker.stop()
+        log.close()
 
 
 def test_a_worker_without_the_right_certificate_is_turned_away(hosts, certificates, tmp_path):

@@ -95,3 +95,6 @@ def test_settings_that_cannot_work_are_refused_by_name():
         assert ended.returncode == 78 and says in ended.stderr, ended.stderr
     ended = run_to_exit("worker", env={"LWS_LEADER_ADDRESS": "leader", "LWS_WORKER_INDEX": "x", "LWS_GROUP_SIZE": "2"})
     assert ended.returncode == 78 and "LWS_WORKER_INDEX" in ended.stderr
+    # As LeaderWorkerSet has it: all that is missing is what it can't know.
+    ended = run_to_exit("worker", env={"LWS_LEADER_ADDRESS": "leader", "LWS_WORKER_INDEX": "1", "LWS_GROUP_SIZE": "2"})
+    assert ended.returncode == 78 and "--tls-cert" in ended.stderr

@@ -86,7 +86,7 @@ TEST(MemoryNeedTest, RefusesWithTheArithmetic) {
   const ModelConfig config = *LoadModelConfig(FixtureModel("llama3"));
   EngineSetup setup;
   setup.kv_cache_bytes = int64_t{6} << 30;
-  const MemoryNeed one = *MemoryNeedOf(config, setup, 1, 1);
+  const MemoryNeed one = MemoryNeedOf(config, setup, {WholeModel(config)});
   EXPECT_EQ(one.weights, WeightBytes(config, WholeModel(config), {}));
   EXPECT_EQ(one.kv_cache, setup.kv_cache_bytes);
   EXPECT_EQ(one.messages, 0);
@@ -94,10 +94,7 @@ TEST(MemoryNeedTest, RefusesWithTheArithmetic) {
   EXPECT_TRUE(CheckMemory(one, one.total()).ok());
   EXPECT_FALSE(CheckMemory(one, one.total() - 1).ok());
 
-  const MemoryNeed three = *MemoryNeedOf(config, setup, 3, 1);
-  EXPECT_EQ(three.weights, one.weights) << "replicas share them";
-  EXPECT_EQ(MemoryNeedOf(config, setup, 3, 3)->weights, 3 * one.weights);
-  const absl::Status status = CheckMemory(three, int64_t{16} << 30);
+  const absl::Status status = CheckMemory({.kv_cache = int64_t{18} << 30}, int64_t{16} << 30);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   for (const char* said : {"memory: ", "18.00 GiB of KV cache", "more than the 16.00 GiB", "kv-cache-memory"}) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(said));
@@ -111,12 +108,26 @@ TEST(MemoryNeedTest, CountsWhatManyStagesSendEachOther) {
   config.moe.sparse.assign(64, false);
   EngineSetup setup;
   setup.parallel.pipeline = 64;
-  const MemoryNeed need = *MemoryNeedOf(config, setup, 1, 1);
+  const MemoryNeed need = MemoryNeedOf(config, setup, *MakePlans(config, setup.parallel));
   EXPECT_EQ(need.messages, int64_t{64} * (2 * (256 << 10) + int64_t{256} * (256 << 10)));
   const absl::Status status = CheckMemory({.messages = need.messages}, int64_t{1} << 30);
   EXPECT_THAT(std::string(status.message()), HasSubstr("pipeline-parallel-size"));
-  setup.parallel.pipeline = 65;
-  EXPECT_THAT(std::string(MemoryNeedOf(config, setup, 1, 1).status().message()), HasSubstr("pipeline-parallel-size"));
+}
+
+TEST(MemoryNeedTest, OfAHostIsThatOfItsRanks) {
+  const ModelConfig config = *LoadModelConfig(FixtureModel("llama3"));
+  EngineSetup setup;
+  setup.kv_cache_bytes = int64_t{6} << 30;
+  setup.parallel = {.tensor = 2, .pipeline = 2};
+  const std::vector<ParallelPlan> plans = *MakePlans(config, setup.parallel);
+  const MemoryNeed all = MemoryNeedOf(config, setup, plans);
+  const MemoryNeed first = MemoryNeedOf(config, setup, {plans[0], plans[1]});
+  const MemoryNeed second = MemoryNeedOf(config, setup, {plans[2], plans[3]});
+  EXPECT_EQ(first.weights + second.weights, all.weights);
+  EXPECT_EQ(first.weights, WeightBytes(config, plans[0], {}) + WeightBytes(config, plans[1], {}));
+  EXPECT_EQ(second.kv_cache, setup.kv_cache_bytes / 2);
+  EXPECT_EQ(second.messages, all.messages / 2);
+  EXPECT_GT(all.messages, 0);
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -19,6 +18,7 @@
 #include "engine/local_engine.h"
 #include "engine/step_trace.h"
 #include "tests/fakes/hand_driven_replica.h"
+#include "tests/fakes/stolen_time.h"
 #include "tests/fakes/temp_dir.h"
 
 namespace weft {
@@ -93,12 +93,7 @@ inline absl::Duration WithoutCore() {
     int64_t ran = 0, waited = 0;
     if (file >> ran >> waited) nanoseconds += waited;
   }
-  std::ifstream file("/proc/stat");
-  std::string cpu;
-  int64_t ticks[8] = {};  // user, nice, system, idle, iowait, irq, softirq, steal
-  file >> cpu;
-  for (int64_t& tick : ticks) file >> tick;
-  return absl::Nanoseconds(nanoseconds) + absl::Seconds(1) * ticks[7] / sysconf(_SC_CLK_TCK);
+  return absl::Nanoseconds(nanoseconds) + StolenTime();
 }
 
 inline PipelineRun RunPipeline(const PipelineRunOptions& options) {

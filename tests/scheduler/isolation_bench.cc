@@ -15,15 +15,19 @@
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "engine/local_engine.h"
 #include "scheduler/replica.h"
+#include "tests/fakes/stolen_time.h"
 #include "tests/scheduler/modelled_serving.h"
 
 namespace weft {
 namespace {
 
 constexpr absl::Duration kRunTime = absl::Seconds(20);
+constexpr absl::Duration kSliceTime = absl::Seconds(6);
 constexpr absl::Duration kWarmUp = absl::Seconds(1);  // not counted: new tenants have no credit yet
 
 // When a request was due, and when its tokens came.
@@ -61,18 +65,73 @@ struct Latencies {
   size_t count = 0;
 };
 
-// Of those that were due since.
-template <typename Sinks>
-Latencies LatenciesOf(const Sinks& sinks, absl::Time since = absl::InfinitePast()) {
-  std::vector<double> ttft, itl;
-  for (const auto& sink : sinks) {
-    if (sink->times().empty() || sink->due() < since) continue;
-    ttft.push_back(absl::ToDoubleMilliseconds(sink->times().front() - sink->due()));
-    for (size_t i = 1; i < sink->times().size(); ++i) {
-      itl.push_back(absl::ToDoubleMilliseconds(sink->times()[i] - sink->times()[i - 1]));
+// Notes when other machines on the same hardware took time from this one, to a hundredth of a second.
+class StealWatch {
+ public:
+  StealWatch() : thread_([this] { Run(); }) {}
+  ~StealWatch() {
+    stopping_ = true;
+    thread_.join();
+  }
+
+  // Within begin .. end, or so shortly before that it may have left work behind.
+  bool HasStolen(absl::Time begin, absl::Time end) const {
+    constexpr absl::Duration kLeft = absl::Milliseconds(20);
+    absl::MutexLock lock(&mutex_);
+    const auto next = std::lower_bound(seen_.begin(), seen_.end(), begin - kLeft);
+    return next != seen_.end() && *next < end + 2 * kLook;
+  }
+
+ private:
+  static constexpr absl::Duration kLook = absl::Milliseconds(10);
+
+  void Run() {
+    absl::Duration stolen = StolenTime();
+    while (!stopping_) {
+      absl::SleepFor(kLook);
+      if (std::exchange(stolen, StolenTime()) == stolen) continue;
+      absl::MutexLock lock(&mutex_);
+      seen_.push_back(absl::Now());
     }
   }
-  return {Quantile(ttft, .5), Quantile(ttft, .99), Quantile(itl, .5), Quantile(itl, .99), ttft.size()};
+
+  mutable absl::Mutex mutex_;
+  std::vector<absl::Time> seen_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
+};
+
+struct Samples {
+  std::vector<double> ttft, itl;  // milliseconds
+  size_t num_left_out = 0;
+
+  // Of those that were due since, but for waits in which the machine was taken away.
+  template <typename Sinks>
+  void Add(const Sinks& sinks, absl::Time since = absl::InfinitePast(), const StealWatch* watch = nullptr) {
+    const auto add = [&](absl::Time begin, absl::Time end, std::vector<double>& to) {
+      if (watch != nullptr && watch->HasStolen(begin, end)) {
+        ++num_left_out;
+      } else {
+        to.push_back(absl::ToDoubleMilliseconds(end - begin));
+      }
+    };
+    for (const auto& sink : sinks) {
+      const auto& times = sink->times();
+      if (times.empty() || sink->due() < since) continue;
+      add(sink->due(), times.front(), ttft);
+      for (size_t i = 1; i < times.size(); ++i) add(times[i - 1], times[i], itl);
+    }
+  }
+  Latencies Quantiles() const {
+    return {Quantile(ttft, .5), Quantile(ttft, .99), Quantile(itl, .5), Quantile(itl, .99), ttft.size()};
+  }
+};
+
+template <typename Sinks>
+Latencies LatenciesOf(const Sinks& sinks, absl::Time since = absl::InfinitePast()) {
+  Samples samples;
+  samples.Add(sinks, since);
+  return samples.Quantiles();
 }
 
 struct Settings {
@@ -82,7 +141,7 @@ struct Settings {
   int64_t max_model_len = 2048;
   SchedulerOptions scheduler;
   std::vector<int> rows = {4, 8, 16, 64};
-  int repetitions = 1;
+  int num_slices = 10;
 };
 
 // A replica with its thread, on a queue that leaves room for every tenant.
@@ -151,17 +210,19 @@ struct Load {
   Shape shape;
 };
 
-// Poisson arrivals of all loads for kRunTime; what the first had.
-Latencies Run(Serving& serving, const std::vector<Load>& loads, int repetition) {
+// Poisson arrivals of all loads for a slice; what the first had is added to the samples.
+void RunSlice(const Settings& settings, const std::vector<Load>& loads, uint64_t seed, Samples& samples) {
+  const StealWatch watch;
+  Serving serving(settings);
   struct Arrival {
     absl::Duration at;
     size_t load;
   };
   std::vector<Arrival> arrivals;
-  std::mt19937_64 rng(static_cast<uint64_t>(7 + repetition));
+  std::mt19937_64 rng(seed);
   for (size_t i = 0; i < loads.size(); ++i) {
     std::exponential_distribution<double> gap(loads[i].requests_per_second);
-    for (double t = gap(rng); t < absl::ToDoubleSeconds(kRunTime); t += gap(rng))
+    for (double t = gap(rng); t < absl::ToDoubleSeconds(kSliceTime); t += gap(rng))
       arrivals.push_back({absl::Seconds(t), i});
   }
   std::sort(arrivals.begin(), arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
@@ -175,7 +236,7 @@ Latencies Run(Serving& serving, const std::vector<Load>& loads, int repetition) 
     if (sink != nullptr && arrival.load == 0) sinks.push_back(std::move(sink));
   }
   serving.Finish();
-  return LatenciesOf(sinks, begin + kWarmUp);
+  samples.Add(sinks, begin + kWarmUp, &watch);
 }
 
 // Requests a second when the queue is never empty.
@@ -201,46 +262,46 @@ constexpr Shape kAggressors[] = {
     {.name = "answers of 500 tokens", .prompt_tokens = 16, .output_tokens = 500},
 };
 
-struct Ratios {
-  std::vector<double> ttft, itl;  // of p99, in each repetition
+// A load that the victim meets, none at first, and what it had there.
+struct Neighbour {
+  std::string name = "alone";
+  std::vector<Load> loads;
+  Samples samples;
 };
 
-void BenchOnce(const Settings& settings, int repetition, std::vector<Ratios>& ratios) {
-  const int rows = settings.max_num_seqs;
+// A slice of each in turn, so that an hour's noise is the same for all.
+void BenchIsolationWithRows(const Settings& settings) {
   const Load victim{"victim", Capacity(settings, {}) / 10, {}};
-  Latencies solo;
-  {
-    Serving serving(settings);
-    solo = Run(serving, {victim}, repetition);
-  }
-  std::printf("| %d | alone, %zu requests | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, solo.count, solo.ttft_p50,
-              solo.ttft_p99, solo.itl_p50, solo.itl_p99);
-  for (size_t i = 0; i < std::size(kAggressors); ++i) {
-    const Shape& shape = kAggressors[i];
-    Serving serving(settings);
+  std::vector<Neighbour> neighbours(1);
+  neighbours[0].loads = {victim};
+  for (const Shape& shape : kAggressors) {
     const Load aggressor{"aggressor", Capacity(settings, shape) * 10, shape};
-    const Latencies beside = Run(serving, {victim, aggressor}, repetition);
-    const auto given_up = serving.stats().num_preemptions[static_cast<size_t>(PreemptionReason::kFairness)];
-    std::printf("| %d | beside %s (%lld rows given up) | %.2f ms | %.2f ms | %.2f ms | %.2f ms |\n", rows, shape.name,
-                static_cast<long long>(given_up), beside.ttft_p50, beside.ttft_p99, beside.itl_p50, beside.itl_p99);
-    std::printf("| %d | ... times that alone | %.2f | %.2f | %.2f | %.2f |\n", rows, beside.ttft_p50 / solo.ttft_p50,
-                beside.ttft_p99 / solo.ttft_p99, beside.itl_p50 / solo.itl_p50, beside.itl_p99 / solo.itl_p99);
-    std::fflush(stdout);
-    ratios[i].ttft.push_back(beside.ttft_p99 / solo.ttft_p99);
-    ratios[i].itl.push_back(beside.itl_p99 / solo.itl_p99);
+    neighbours.push_back({.name = absl::StrCat("beside ", shape.name), .loads = {victim, aggressor}, .samples = {}});
   }
+  for (int i = 0; i < settings.num_slices; ++i) {
+    for (Neighbour& neighbour : neighbours) {
+      RunSlice(settings, neighbour.loads, static_cast<uint64_t>(i), neighbour.samples);
+    }
+  }
+  const Latencies solo = neighbours[0].samples.Quantiles();
+  for (const auto& [name, loads, samples] : neighbours) {
+    const Latencies l = samples.Quantiles();
+    const auto count = static_cast<double>(samples.ttft.size() + samples.itl.size());
+    const auto left_out = static_cast<double>(samples.num_left_out);
+    std::printf("| %d | %s | %zu | %.0f %% | %.2f ms | %.2f ms | %.2f ms | %.2f ms | %.2f, %.2f |\n",
+                settings.max_num_seqs, name.c_str(), l.count, 100 * left_out / (left_out + count), l.ttft_p50,
+                l.ttft_p99, l.itl_p50, l.itl_p99, l.ttft_p99 / solo.ttft_p99, l.itl_p99 / solo.itl_p99);
+  }
+  std::fflush(stdout);
 }
 
 void BenchIsolation(Settings settings) {
-  std::printf("| rows | victim | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 |\n|---:|---|---:|---:|---:|---:|\n");
+  std::printf(
+      "| rows | victim | requests | left out | TTFT p50 | TTFT p99 | ITL p50 | ITL p99 | p99 times that alone |\n"
+      "|---:|---|---:|---:|---:|---:|---:|---:|---:|\n");
   for (const int rows : settings.rows) {
     settings.max_num_seqs = rows;
-    std::vector<Ratios> ratios(std::size(kAggressors));
-    for (int i = 0; i < settings.repetitions; ++i) BenchOnce(settings, i, ratios);
-    for (size_t i = 0; i < ratios.size() && settings.repetitions > 1; ++i) {
-      std::printf("| %d | median of %d ratios, beside %s | | %.2f | | %.2f |\n", rows, settings.repetitions,
-                  kAggressors[i].name, Quantile(ratios[i].ttft, .5), Quantile(ratios[i].itl, .5));
-    }
+    BenchIsolationWithRows(settings);
   }
 }
 
@@ -321,14 +382,14 @@ int main(int argc, char** argv) {
   if (what != "isolation" && what != "modelled" && what != "long-prompts") {
     std::fprintf(stderr,
                  "usage: weft_isolation_bench MODEL_DIR isolation|modelled|long-prompts"
-                 " [MAX_ITL_MS [ROWS [MAX_PREFILL_SHARE [TIMES]]]]\n");
+                 " [MAX_ITL_MS [ROWS [MAX_PREFILL_SHARE [SLICES]]]]\n");
     return 2;
   }
   weft::Settings settings{.model_dir = argv[1]};
   if (argc > 3) settings.scheduler.max_itl = absl::Milliseconds(std::atof(argv[3]));
   if (argc > 4) settings.rows = {std::atoi(argv[4])};
   if (argc > 5) settings.scheduler.max_prefill_share = std::atof(argv[5]);
-  if (argc > 6) settings.repetitions = std::max(1, std::atoi(argv[6]));
+  if (argc > 6) settings.num_slices = std::max(1, std::atoi(argv[6]));
   if (what == "isolation") weft::BenchIsolation(settings);
   if (what == "modelled") weft::BenchModelled(settings);
   if (what == "long-prompts") weft::BenchLongPrompts(settings);

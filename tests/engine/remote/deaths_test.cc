@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 
@@ -13,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "tests/engine/remote/children.h"
 #include "tests/engine/remote/remote_model.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace weft {
 namespace {
@@ -124,6 +126,23 @@ TEST(DeathsTest, ReplicasThatLoadOtherWeightsAreRefusedByTensor) {
   const absl::Status status = model.engines().Open(1).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
   EXPECT_TRUE(absl::StrContains(status.message(), "rank 0")) << status;
+}
+
+TEST(DeathsTest, AWorkerThatHasAnotherConfigRefuses) {
+  const TempDir dir;
+  std::filesystem::copy(FixtureModel("llama3"), dir.path(), std::filesystem::copy_options::recursive);
+  RemoteModel model({"llama3", {}}, 1, absl::Seconds(10), dir.path());
+  std::ofstream(dir.path() + "/config.json", std::ios::app) << "\n";  // the same model, but who knows?
+  const absl::Status status = model.engines().Open(0).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "config.json is not what the server has")) << status;
+}
+
+TEST(DeathsTest, AWorkerThatSaysNothingIsTurnedAway) {
+  const WorkerFault wrong("no_word");
+  RemoteModel model({"llama3", {}});
+  EXPECT_FALSE(model.engines().Open(0).ok());
+  EXPECT_TRUE(absl::StrContains(model.Log(), "it says nothing")) << model.Log();
 }
 
 TEST(DeathsTest, AWorkerThatEndsWhileItLoadsEndsTheStart) {

@@ -19,7 +19,9 @@ namespace weft {
 
 class RemoteModel {
  public:
-  explicit RemoteModel(const Case& c, int num_replicas = 1, absl::Duration step_timeout = absl::Seconds(10)) {
+  // `dir`: in place of the case's fixture.
+  explicit RemoteModel(const Case& c, int num_replicas = 1, absl::Duration step_timeout = absl::Seconds(10),
+                       const std::string& dir = "") {
     const ModelConfig config = *LoadModelConfig(FixtureModel(c.model));
     RemoteOptions options;
     options.num_replicas = num_replicas;
@@ -32,7 +34,9 @@ class RemoteModel {
     for (char** variable = environ; *variable != nullptr; ++variable) options.environment.emplace_back(*variable);
     options.join_timeout = absl::Seconds(20);
     options.step_timeout = step_timeout;
-    auto engines = RemoteEngines::Start(config, SetupOf(c, config), options);
+    EngineSetup setup = SetupOf(c, config);
+    if (!dir.empty()) setup.model_dir = dir;
+    auto engines = RemoteEngines::Start(config, setup, options);
     EXPECT_TRUE(engines.ok()) << engines.status();
     engines_ = *std::move(engines);
   }

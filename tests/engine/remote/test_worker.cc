@@ -33,7 +33,7 @@ void Pretend(const std::string& coordinator, const std::string& token, absl::str
   hello.mutable_hello()->set_version(fault == "foreign_version" ? "other" : kTestVersion);
   hello.mutable_hello()->set_token(fault == "foreign_token" ? "guessed" : token);
   if (fault == "no_hello") hello.mutable_ready();
-  stream->Write(hello);
+  if (fault != "no_word") stream->Write(hello);
   v1::EngineMessage message;
   while (stream->Read(&message)) {
     v1::WorkerMessage answer;
