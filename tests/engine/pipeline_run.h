@@ -9,11 +9,13 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/span.h"
 #include "engine/engine_stats.h"
 #include "engine/local_engine.h"
 #include "engine/step_trace.h"
@@ -34,6 +36,7 @@ struct PipelineRunOptions {
 struct PipelineRun {
   EngineStats stats;           // of the steps that were measured
   double bubble_by_trace = 0;  // of the same
+  double uneven = 0;           // what of it follows from steps that don't all take the same time
   double without_core = 0;     // of two cores' time, that threads waited for one
 };
 
@@ -84,6 +87,54 @@ inline absl::Duration Covered(const std::vector<StepSpan>& spans, absl::Time beg
   return sum;
 }
 
+// The share of time that two lose who always begin together, and wait for the one that takes longer.
+inline double LostByWaiting(absl::Span<const absl::Duration> first, absl::Span<const absl::Duration> second) {
+  absl::Duration work, longest;
+  for (size_t i = 0; i < std::min(first.size(), second.size()); ++i) {
+    work += first[i] + second[i];
+    longest += std::max(first[i], second[i]);
+  }
+  return 1 - absl::FDivDuration(work, 2 * longest);
+}
+
+// What two stages lose because their steps don't all take the same time: each waits for the other's step before its
+// own.
+inline double LostToUnevenSteps(const std::vector<StepSpan>& spans, absl::Time begin, absl::Time end) {
+  std::vector<absl::Duration> stages[2];
+  for (const StepSpan& span : spans) {
+    if (span.begin >= begin && span.end <= end) stages[span.rank].push_back(span.end - span.begin);
+  }
+  return LostByWaiting(absl::MakeSpan(stages[0]).subspan(std::min<size_t>(1, stages[0].size())), stages[1]);
+}
+
+// What this machine makes of it when there is no pipeline: two threads that share nothing, and do the same arithmetic
+// in registers again and again, for about as long as a step takes.
+inline double LostToTheMachine(absl::Duration step, int num_steps) {
+  const auto work = [](int64_t rounds) {
+    double values[16] = {};
+    for (int64_t i = 0; i < rounds; ++i) {
+      for (double& value : values) value = value * 0.999 + 1;
+    }
+    return values[rounds % 16];
+  };
+  std::vector<absl::Duration> times[2];
+  volatile double kept = 0;
+  const auto timed = [&](int64_t rounds) {
+    const absl::Time begin = absl::Now();
+    kept = work(rounds);
+    return absl::Now() - begin;
+  };
+  constexpr int64_t kTrial = 1'000'000;
+  const auto rounds = static_cast<int64_t>(kTrial * absl::FDivDuration(step, timed(kTrial)));
+  const auto run = [&](int thread) {
+    for (int i = 0; i < num_steps; ++i) times[thread].push_back(timed(rounds));
+  };
+  std::thread other(run, 1);
+  run(0);
+  other.join();
+  return LostByWaiting(times[0], times[1]);
+}
+
 // Time for which threads of this process were ready to run and had no core: another thread had it, of this process or
 // of others, or (what the kernel calls stolen) another machine.
 inline absl::Duration WithoutCore() {
@@ -127,13 +178,15 @@ inline PipelineRun RunPipeline(const PipelineRunOptions& options) {
   const absl::Duration without_core = WithoutCore();
   const absl::Time begin = absl::Now();
   const EngineStats before = engine.stats();
-  while (replica.stats().num_steps < warm_up + options.num_steps) replica.Step();
+  while (replica.stats().num_steps < warm_up + options.num_steps) replica.StepUnchecked();
   const absl::Time end = absl::Now();
   PipelineRun run{.stats = Since(before, engine.stats()),
                   .without_core = absl::FDivDuration(WithoutCore() - without_core, 2 * (end - begin))};
   replica.RunUntilIdle();
   const absl::Duration whole = 2 * Covered(engine.with_work(), begin, end);
-  run.bubble_by_trace = 1 - absl::FDivDuration(Covered(trace.Take(), begin, end), whole);
+  const std::vector<StepSpan> spans = trace.Take();
+  run.bubble_by_trace = 1 - absl::FDivDuration(Covered(spans, begin, end), whole);
+  run.uneven = LostToUnevenSteps(spans, begin, end);
   return run;
 }
 
