@@ -85,7 +85,7 @@ MUTANTS = [
      "if (sequence->leaving == Sequence::Leaving::kPreempted) AddGone", "AddGone",
      "a row is taken by a tenant that runs no less"),
     ("misfit_for_ever", "admission.cc",
-     "misfit.compared == Compare(request) && ", "",
+     "misfit->second.compared == compared &&", "",
      "stuck waiter: it was served less since, and nobody looks"),
     ("class_preempts_its_equals", "admission.cc",
      "(*it)->request->priority < newcomer_.priority) Take", "(*it)->request->priority <= newcomer_.priority) Take",
@@ -303,14 +303,20 @@ class Build:
         return sorted(self.includers.get((REPOSITORY / "scheduler" / file).resolve(), ()))
 
 
+def stale(file, old):
+    """Why a mutant no longer finds its place, or None."""
+    count = (REPOSITORY / "scheduler" / file).read_text().count(old)
+    return None if count == 1 else f"stale: its old text is {count} times in {file}"
+
+
 def mutate(tree, file, old, new):
     """A copy of scheduler/ under `tree` with the one change; what is wrong with that, or None."""
     (tree / "scheduler").mkdir()
     for source in (REPOSITORY / "scheduler").glob("*.[hc]*"):
         (tree / "scheduler" / source.name).write_text(source.read_text())
+    if wrong := stale(file, old):
+        return wrong
     text = (tree / "scheduler" / file).read_text()
-    if text.count(old) != 1:
-        return f"stale: its old text is {text.count(old)} times in {file}"
     (tree / "scheduler" / file).write_text(text.replace(old, new))
     return None
 
@@ -379,11 +385,14 @@ def main():
     parser.add_argument("--seeds", type=int, default=5000)
     parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="only that each still finds its place in the scheduler")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     unknown = set(options.names) - {mutant[0] for mutant in MUTANTS}
     if unknown:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
+    if options.check:
+        sys.exit("\n".join(f"{name}: {wrong}" for name, file, old, *_ in MUTANTS if (wrong := stale(file, old))) or 0)
     build = Build(options.build.resolve())
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant[0] in options.names]
     print("| mutant | stands for | caught by seed | as |\n|---|---|---:|---|")
