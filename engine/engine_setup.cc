@@ -25,6 +25,7 @@ int64_t NumBlocks(const EngineSetup& setup, int64_t num_tokens) {
 }  // namespace
 
 DType KvDType(const ModelConfig& config, const EngineSetup& setup) {
+  if (setup.device.kind == DeviceKind::kCuda) return setup.device.activations;
   const DType weights = setup.weights.dtype.value_or(config.dtype);
   return weights == DType::kF32 ? DType::kF32 : DType::kBF16;
 }

@@ -29,7 +29,7 @@ struct EngineSetup {
   int64_t kv_cache_bytes = 0;  // of all ranks together; holds at least one sequence of max_model_len
 };
 
-// Activations are F32; keys and values are kept as exactly as the weights are.
+// Keys and values are kept as exactly as the weights are; on a CUDA device, as activations are.
 DType KvDType(const ModelConfig& config, const EngineSetup& setup);
 
 // Bytes of a KV cache for `num_tokens` tokens on all ranks, in whole blocks. Errors: those of MakePlans.

@@ -24,12 +24,15 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, const ParallelPla
                                     std::shared_ptr<const ModelWeights> weights, const EngineLimits& limits,
                                     const TensorParallel& tensor_parallel, Backend& backend) {
   Model model(config, plan, std::move(weights), tensor_parallel, backend);
-  const auto allocate = [&backend](int64_t rows, int64_t cols) {
+  const auto allocate_floats = [&backend](int64_t rows, int64_t cols) {
     return backend.Allocate(static_cast<size_t>(rows * cols) * sizeof(float));
+  };
+  const auto allocate = [&backend](int64_t rows, int64_t cols) {
+    return backend.Allocate(static_cast<size_t>(rows * cols) * DTypeBytes(backend.activation_dtype()));
   };
   const int64_t tokens = limits.max_num_batched_tokens;
   const LayerWeights& layer = model.weights_->layers[0];
-  ASSIGN_OR_RETURN(model.hidden_, allocate(tokens, config.hidden_size));
+  ASSIGN_OR_RETURN(model.hidden_, allocate_floats(tokens, config.hidden_size));
   ASSIGN_OR_RETURN(model.normed_, allocate(tokens, config.hidden_size));
   ASSIGN_OR_RETURN(model.delta_, allocate(tokens, config.hidden_size));
   ASSIGN_OR_RETURN(model.qkv_, allocate(tokens, layer.qkv.out_features));
@@ -43,7 +46,8 @@ absl::StatusOr<Model> Model::Create(const ModelConfig& config, const ParallelPla
   }
   if (plan.IsLastStage()) {
     ASSIGN_OR_RETURN(model.sampled_, allocate(limits.max_num_logits(), config.hidden_size));
-    ASSIGN_OR_RETURN(model.logits_, allocate(limits.max_num_logits(), model.weights_->output_head().out_features));
+    ASSIGN_OR_RETURN(model.logits_,
+                     allocate_floats(limits.max_num_logits(), model.weights_->output_head().out_features));
   }
 
   const std::vector<float> table = MakeCosSinTable(config, limits.max_model_len);
@@ -115,7 +119,7 @@ Tensor Model::Mlp(int layer, Tensor normed) {
 
 Tensor Model::Logits(const StepInput& input, Tensor hidden) {
   const Tensor sampled = View(sampled_, input.num_samples(), config_.hidden_size);
-  const Tensor logits = View(logits_, input.num_samples(), weights_->output_head().out_features);
+  const Tensor logits = Floats(logits_, input.num_samples(), weights_->output_head().out_features);
   backend_->GatherRows(hidden, input.sampled_tokens(), sampled);
   tensor_parallel_.ColumnParallel(sampled, weights_->output_head(), logits);
   return logits;

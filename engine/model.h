@@ -30,7 +30,7 @@ class Model {
                                       const TensorParallel& tensor_parallel, Backend& backend);
 
   // The residual stream, [T, H]: where a stage that isn't the first puts what it receives.
-  Tensor Hidden(const StepInput& input) const { return View(hidden_, input.num_tokens(), config_.hidden_size); }
+  Tensor Hidden(const StepInput& input) const { return Floats(hidden_, input.num_tokens(), config_.hidden_size); }
   Tensor Embed(const StepInput& input);  // the first stage: [T, H]
   // This stage's layers. [T, H]: the residual stream, or, of the last stage, its final norm.
   Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);
@@ -46,7 +46,10 @@ class Model {
 
   Tensor Attention(const StepInput& input, int layer, Tensor normed, const KvView& kv);  // [T, H]
   Tensor Mlp(int layer, Tensor normed);                                                  // [T, H]
-  static Tensor View(const Buffer& buffer, int64_t rows, int64_t cols) {
+  Tensor View(const Buffer& buffer, int64_t rows, int64_t cols) const {
+    return DenseTensor(buffer.data(), backend_->activation_dtype(), rows, cols);
+  }
+  static Tensor Floats(const Buffer& buffer, int64_t rows, int64_t cols) {
     return DenseTensor(buffer.data(), DType::kF32, rows, cols);
   }
 

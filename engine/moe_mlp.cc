@@ -6,14 +6,6 @@
 #include "kernels/status_macros.h"
 
 namespace weft {
-namespace {
-
-Tensor View(const Buffer& buffer, int64_t rows, int64_t cols) {
-  return DenseTensor(buffer.data(), DType::kF32, rows, cols);
-}
-
-}  // namespace
-
 absl::StatusOr<MoeMlp> MoeMlp::Create(const ModelConfig& config, const ParallelPlan& plan, int64_t max_tokens,
                                       Backend& backend) {
   const auto allocate = [&backend](int64_t count, size_t element) {
@@ -33,10 +25,11 @@ absl::StatusOr<MoeMlp> MoeMlp::Create(const ModelConfig& config, const ParallelP
   ASSIGN_OR_RETURN(mlp.tokens_, allocate(pairs, sizeof(int32_t)));
   ASSIGN_OR_RETURN(mlp.places_, allocate(pairs, sizeof(int32_t)));
   ASSIGN_OR_RETURN(mlp.load_, allocate(plan.layers.count * here.count, sizeof(int64_t)));
-  ASSIGN_OR_RETURN(mlp.gate_up_, allocate(2 * inner, sizeof(float)));
-  ASSIGN_OR_RETURN(mlp.gated_, allocate(inner, sizeof(float)));
-  ASSIGN_OR_RETURN(mlp.down_, allocate(pairs * config.hidden_size, sizeof(float)));
-  ASSIGN_OR_RETURN(mlp.shared_gate_, allocate(max_tokens, sizeof(float)));
+  const size_t activation = DTypeBytes(backend.activation_dtype());
+  ASSIGN_OR_RETURN(mlp.gate_up_, allocate(2 * inner, activation));
+  ASSIGN_OR_RETURN(mlp.gated_, allocate(inner, activation));
+  ASSIGN_OR_RETURN(mlp.down_, allocate(pairs * config.hidden_size, activation));
+  ASSIGN_OR_RETURN(mlp.shared_gate_, allocate(max_tokens, activation));
   return mlp;
 }
 
@@ -44,7 +37,7 @@ void MoeMlp::Run(int layer, const MoeWeights& weights, Tensor normed, Tensor out
   const TokenExperts experts{ids_.As<int32_t>(), weights_.As<float>(), normed.rows, moe_.num_experts_per_token};
   const ExpertGroups groups{begin_.As<int32_t>(), tokens_.As<int32_t>(), places_.As<int32_t>(),
                             load_.As<int64_t>() + int64_t{layer} * here_.count};
-  const Tensor logits = View(logits_, normed.rows, moe_.num_experts);
+  const Tensor logits = DenseTensor(logits_.data(), DType::kF32, normed.rows, moe_.num_experts);
   backend_->Linear(normed, weights.router, logits);
   backend_->RouteTokens(logits, moe_.normalize_weights, experts);
   backend_->GroupByExpert(experts, here_, groups);

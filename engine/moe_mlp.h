@@ -42,6 +42,9 @@ class MoeMlp {
       : moe_(moe), here_(here), num_layers_(num_layers), backend_(&backend) {}
 
   void RunShared(const SharedExpertWeights& weights, Tensor normed, Tensor out);
+  Tensor View(const Buffer& buffer, int64_t rows, int64_t cols) const {
+    return DenseTensor(buffer.data(), backend_->activation_dtype(), rows, cols);
+  }
 
   MoeConfig moe_;
   ExpertRange here_;

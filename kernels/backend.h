@@ -2,7 +2,7 @@
 //
 // A Backend is one device (or one CPU thread pool) as seen by one worker thread. Ops enqueue on the device's stream, in
 // order, and return; they are named for the mathematics and allocate no device memory. Shapes: T tokens of the step, H
-// hidden size, D head size, Hq and Hkv query and key-value heads on this rank. Activations are F32 on the CPU.
+// hidden size, D head size, Hq and Hkv query and key-value heads on this rank.
 //
 // Every op is batch invariant: a token's result depends on that token's inputs alone, bit for bit, whoever shares the
 // step and however its prompt was cut into chunks. Reductions therefore run in one fixed order along the reduced axis.
@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/attention.h"
 #include "kernels/experts.h"
 #include "kernels/sampling.h"
 #include "kernels/sampling_shards.h"
@@ -23,36 +24,12 @@
 
 namespace weft {
 
-// Rotary position embedding (RoFormer, arXiv 2104.09864), half-rotation layout as Hugging Face stores it: element i
-// pairs with i + rotary_dim / 2. The table is made once, so every scaling rule ends up here as data.
-struct RotaryTable {
-  Buffer cos_sin;      // float [max_positions, rotary_dim]: cos for rotary_dim / 2 frequencies, then sin
-  int rotary_dim = 0;  // <= head_dim; the rest of a head passes through
-  int64_t max_positions = 0;
-};
-
-struct AttentionHeads {
-  int num_heads = 0;     // Hq
-  int num_kv_heads = 0;  // Hkv; divides num_heads
-  int head_dim = 0;      // D
-};
-
-// Per-head RMS norm of queries and keys before the rotation (Qwen3). Null: none.
-struct QkNorm {
-  const float* q_weight = nullptr;  // [D]
-  const float* k_weight = nullptr;  // [D]
-  float eps = 0;
-};
-
-struct AttentionArgs {
-  AttentionHeads heads;
-  float scale = 1;             // of q . k
-  int64_t sliding_window = 0;  // a token sees itself and the window - 1 tokens before it; 0: all before it
-};
-
 class Backend {
  public:
   virtual ~Backend() = default;
+
+  // What activations are between ops, but for the residual stream, logits, and what chooses experts: these are F32.
+  virtual DType activation_dtype() const = 0;
 
   // Memory. Allocate fails with ResourceExhausted, naming the bytes; memory is zeroed and 64-byte aligned.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;

@@ -8,6 +8,9 @@
 #include "kernels/cpu/gloo_communicator.h"
 #include "kernels/cpu/shm_communicator.h"
 #include "kernels/cpu/shm_segment.h"
+#ifdef WEFT_CUDA
+#include "kernels/cuda/cuda_backend.h"
+#endif
 #include "kernels/status_macros.h"
 
 namespace weft {
@@ -15,6 +18,18 @@ namespace weft {
 int NumThreads(const DeviceOptions& options) {
   return options.num_threads > 0 ? options.num_threads : cpu::NumUsableCpus();
 }
+
+namespace {
+
+absl::StatusOr<std::unique_ptr<Backend>> OpenCuda([[maybe_unused]] const DeviceOptions& options) {
+#ifdef WEFT_CUDA
+  return cuda::CudaBackend::Open({.device = options.device, .activations = options.activations});
+#else
+  return absl::UnavailableError("CUDA: this binary was built without it (WEFT_CUDA)");
+#endif
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options) {
   constexpr int kMaxThreads = 1024;
@@ -25,6 +40,8 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
   switch (options.kind) {
     case DeviceKind::kCpu:
       return std::make_unique<cpu::CpuBackend>(NumThreads(options));
+    case DeviceKind::kCuda:
+      return OpenCuda(options);
   }
   return absl::InvalidArgumentError("unknown device kind");
 }
@@ -32,7 +49,13 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
 namespace {
 
 absl::Status CheckKind(DeviceKind kind) {
-  return kind == DeviceKind::kCpu ? absl::OkStatus() : absl::InvalidArgumentError("unknown device kind");
+  switch (kind) {
+    case DeviceKind::kCpu:
+      return absl::OkStatus();
+    case DeviceKind::kCuda:
+      return absl::UnimplementedError("CUDA: ranks of one replica on several devices");
+  }
+  return absl::InvalidArgumentError("unknown device kind");
 }
 
 class CpuGroupMemory final : public GroupMemory {
@@ -69,6 +92,8 @@ int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64
       const auto slot_bytes = std::min(static_cast<int64_t>(options.slot_bytes), max_message_bytes);
       return num_ranks * (2 * static_cast<int64_t>(options.stage_bytes) + max_messages_ahead * slot_bytes);
     }
+    case DeviceKind::kCuda:
+      return 0;
   }
   return 0;
 }

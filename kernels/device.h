@@ -15,17 +15,20 @@
 
 namespace weft {
 
-enum class DeviceKind { kCpu };
+enum class DeviceKind { kCpu, kCuda };
 
 struct DeviceOptions {
   DeviceKind kind = DeviceKind::kCpu;
   int num_threads = 0;  // of the CPU backend, the calling thread included; 0: one a core this process may use
+  int device = 0;       // of several CUDA devices
+  DType activations = DType::kBF16;  // of a CUDA device; on the CPU they are F32
 };
 
 // The threads that `options` come to.
 int NumThreads(const DeviceOptions& options);
 
-// One backend, ready for ops. Errors: InvalidArgument for options the device can't have.
+// One backend, ready for ops. Errors: InvalidArgument for options the device can't have, Unavailable where there is no
+// such device or this binary was built without it.
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options);
 
 // One end for each rank of a group within this process, by rank. A sender may be `max_messages_ahead` of its receiver,

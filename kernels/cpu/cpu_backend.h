@@ -19,6 +19,7 @@ class CpuBackend final : public Backend {
   // num_threads >= 1, the calling thread included. `isa` must be one that this machine runs; tests pass a lesser one.
   explicit CpuBackend(int num_threads, Isa isa = DetectIsa());
 
+  DType activation_dtype() const override { return DType::kF32; }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;

@@ -19,7 +19,7 @@ namespace weft {
 
 // Room for one sequence of 64 tokens a step, all of which may be scored. Needs model_dir, weights and parallel.
 inline EngineSetup SmallSetup(const ModelConfig& config, EngineSetup setup) {
-  setup.device = {.num_threads = 1};
+  setup.device.num_threads = 1;
   setup.max_model_len = 96;
   setup.max_num_seqs = 4;
   setup.max_num_batched_tokens = 64;

@@ -1,0 +1,87 @@
+// A CUDA device as a Backend: every op is a launch, or a few, on one stream.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/ops.h"
+
+namespace weft::cuda {
+
+struct CudaOptions {
+  int device = 0;
+  DType activations = DType::kBF16;  // or kF16, kF32
+};
+
+// One worker's device; used by one thread at a time. Weights are of the type of activations, F32 where these must stay
+// exact, or I8; cached keys and values of the type of activations. The first op that fails is kept, with its shape,
+// until Synchronize tells; what runs after it means nothing.
+class CudaBackend final : public Backend {
+ public:
+  // Errors: Unavailable where there is no such device, or no driver for it.
+  static absl::StatusOr<std::unique_ptr<CudaBackend>> Open(const CudaOptions& options);
+  ~CudaBackend() override;
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  DType activation_dtype() const override { return options_.activations; }
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+  void CopyFromHost(void* device, const void* host, size_t bytes) override;
+  void CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status Synchronize() override;
+
+  absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
+                                    DType dtype) override;
+
+  void Embed(const int32_t* token_ids, int32_t first_token, const Weight& table, Tensor out) override;
+  void Add(Tensor x, Tensor delta) override;
+  void RmsNorm(Tensor x, const float* weight, float eps, Tensor out) override;
+  void AddRmsNorm(Tensor x, Tensor delta, const float* weight, float eps, Tensor out) override;
+  void Linear(Tensor x, const Weight& weight, Tensor out) override;
+  void RotateAndAppend(Tensor qkv, const AttentionHeads& heads, const QkNorm& norm, const RotaryTable& rotary,
+                       const RowMap& rows, const KvView& kv) override;
+  void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
+  void SwiGlu(Tensor gate_up, Tensor out) override;
+  void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
+  void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) override;
+  void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) override;
+  absl::StatusOr<ExpertWeights> MakeExpertWeights(std::vector<Weight> experts) override;
+  void GroupedLinear(Tensor x, const int32_t* rows, const int32_t* begin, const ExpertWeights& weights,
+                     Tensor out) override;
+  void CombineExperts(Tensor x, const TokenExperts& experts, const int32_t* places, Tensor out) override;
+  void AddGated(Tensor gate, Tensor x, Tensor out) override;
+  void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) override;
+  void SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                     absl::Span<RowSummary> shares) override;
+  void PickCandidates(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
+                      absl::Span<const RowSummary> rows, absl::Span<const RowDraw> draws,
+                      absl::Span<DrawCandidate> candidates) override;
+  void DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
+                          absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
+                          absl::Span<SampleResult> results) override;
+
+ private:
+  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+
+  void Check(cudaError_t error, absl::string_view op, const Tensor& shape);
+  absl::StatusOr<Buffer> Upload(const void* host, size_t bytes);
+  void LinearOf(LinearArgs args, absl::string_view op);
+  Tensor OnHost(Tensor logits);
+
+  const CudaOptions options_;
+  cudaStream_t stream_ = nullptr;
+  absl::Status failure_;
+  Buffer quantized_;  // activations as bytes, with their scales
+  std::vector<float> host_logits_;
+  cpu::CpuBackend host_{1};  // draws from host_logits_
+};
+
+}  // namespace weft::cuda
