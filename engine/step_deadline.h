@@ -11,16 +11,19 @@
 namespace weft {
 
 // Longer than `least`, and many times as long as steps of as many tokens took. One that has more than any before may
-// take in proportion. Steps are told apart by their tokens, so that a thousand short ones don't let a long one be
-// forgotten.
+// take some times as long as it would in proportion, which is more than it can need: the first tokens of a step cost
+// the most. Steps are told apart by their tokens, so that a thousand short ones don't let a long one be forgotten.
 class StepDeadline {
  public:
   explicit StepDeadline(absl::Duration least) : least_(least) {}
 
   absl::Duration Allowed(int num_tokens) const {
     constexpr int kTimesLonger = 20;
+    constexpr int kTimesProportion = 4;
     constexpr int kTimesLongerAtFirst = 10;  // pages are touched, caches filled, nothing is known
-    const absl::Duration usual = Usual(num_tokens) * kTimesLonger;
+    const absl::Duration seen = Seen(num_tokens);
+    const absl::Duration usual =
+        seen > absl::ZeroDuration() ? seen * kTimesLonger : InProportion(num_tokens) * kTimesProportion;
     return std::max(usual, num_steps_ < kNumFirstSteps ? least_ * kTimesLongerAtFirst : least_);
   }
 
@@ -40,12 +43,16 @@ class StepDeadline {
 
   static size_t SizeOf(int num_tokens) { return std::bit_width(static_cast<unsigned>(std::max(1, num_tokens))) - 1u; }
 
-  // Of steps of this size; where there was none, of larger ones, or else of the next smaller, in proportion.
-  absl::Duration Usual(int num_tokens) const {
+  // Steps of this size; where there was none, larger ones.
+  absl::Duration Seen(int num_tokens) const {
     const size_t size = SizeOf(num_tokens);
     if (longest_[size] > absl::ZeroDuration()) return longest_[size];
-    const absl::Duration larger = *std::max_element(longest_.begin() + static_cast<int>(size), longest_.end());
-    if (larger > absl::ZeroDuration()) return larger;
+    return *std::max_element(longest_.begin() + static_cast<int>(size), longest_.end());
+  }
+
+  // To what the next smaller size took.
+  absl::Duration InProportion(int num_tokens) const {
+    const size_t size = SizeOf(num_tokens);
     for (size_t smaller = size; smaller-- > 0;) {
       if (longest_[smaller] > absl::ZeroDuration()) return longest_[smaller] * (int64_t{1} << (size - smaller));
     }

@@ -138,7 +138,7 @@ bool Scheduler::IsKnownMisfit(const Request& request, const Compared& compared, 
          (misfit->second.could_preempt || !may_preempt);
 }
 
-// The sequences of its class that run.
+// The sequences of its class that run; of those that have ended the queue was told, and may have forgotten the tenant.
 Scheduler::Compared Scheduler::Compare(const Request& request) const {
   Compared compared{.own_rows = RowsOf(request)};
   if (request.account == nullptr) return compared;
@@ -147,7 +147,7 @@ Scheduler::Compared Scheduler::Compare(const Request& request) const {
   };
   for (const auto& sequence : running_) {
     const Request& other = *sequence->request;
-    if (other.priority != request.priority) continue;
+    if (sequence->leaving == Sequence::Leaving::kFinished || other.priority != request.priority) continue;
     compared.num_served_less += ServedOf(other) < even_from(request) ? 1 : 0;
     compared.num_served_more += ServedOf(request) < even_from(other) ? 1 : 0;
     compared.rows += RowsOf(other) * RowsOf(other);

@@ -84,15 +84,17 @@ std::unique_ptr<Engine> Replica::TakeEngine() {
 // Takes on what can start at the next step; waits only when there is nothing to do. False: drained, or the engine died.
 bool Replica::AdmitArrivals() {
   if (!status().ok()) return false;
-  for (PullWork(); !HasWork(); PullWork()) {
-    if (dispatcher_.queue().drained()) return false;
-    if (const absl::Status death = engine_->status(); !death.ok()) {
-      Die(death);
+  while (true) {
+    // First, so that nobody is taken on by an engine that died while it had nothing to do.
+    if (const absl::Status death = engine_->status(); !death.ok() && !HasWork()) {
+      if (!dispatcher_.queue().drained()) Die(death);
       return false;
     }
+    PullWork();
+    if (HasWork()) return true;
+    if (dispatcher_.queue().drained()) return false;
     dispatcher_.queue().WaitForChange(queue_version_, look_again_);
   }
-  return true;
 }
 
 void Replica::PullWork() {

@@ -112,10 +112,16 @@ void Server::Load() {
   boost::asio::post(loop_, [this, model] { OnLoaded(std::move(*model)); });
 }
 
+// A worker that was lost or didn't come is no fault of the settings: whoever starts servers may try again.
+bool Server::MayPass(const absl::Status& failure) {
+  return absl::IsUnavailable(failure) || absl::IsDeadlineExceeded(failure) || absl::IsInternal(failure) ||
+         absl::IsAborted(failure);
+}
+
 void Server::OnLoaded(absl::StatusOr<ServedModel> model) {
   if (!model.ok()) {
     spdlog::error("{}", std::string(model.status().message()));
-    return EndWith(kExitConfig);
+    return EndWith(MayPass(model.status()) ? kExitEngineDied : kExitConfig);
   }
   model_.emplace(*std::move(model));
   for (const std::string& warning : model_->warnings) spdlog::warn("{}", warning);

@@ -66,6 +66,7 @@ class Server {
   void EndOverdueRequests();
   void WaitForSignal();
   void StopSockets();
+  static bool MayPass(const absl::Status& failure);
   void ExitAfter(std::chrono::seconds time, int exit_status);
   void EndWith(int exit_status);
 

@@ -112,7 +112,7 @@ class Coordinator::Service final : public v1::Workers::Service {
     if (request->value().size() > kMaxWordBytes) return {grpc::INVALID_ARGUMENT, "the word is too long"};
     absl::MutexLock lock(&mutex_);
     const auto scope = words_.find(request->scope());
-    if (scope == words_.end()) return {grpc::FAILED_PRECONDITION, "the scope is closed"};
+    if (scope == words_.end()) return {grpc::ABORTED, "the group that was to meet has ended"};
     if (scope->second.size() >= kMaxWords) return {grpc::RESOURCE_EXHAUSTED, "too many words"};
     if (!scope->second.emplace(request->key(), request->value()).second) {
       return {grpc::ALREADY_EXISTS, "the word is there already"};
@@ -134,7 +134,7 @@ class Coordinator::Service final : public v1::Workers::Service {
       if (absl::Now() >= deadline) return {grpc::NOT_FOUND, "nobody has said it in time"};
     }
     const auto scope = words_.find(request->scope());
-    if (closing_ || scope == words_.end()) return {grpc::FAILED_PRECONDITION, "the scope is closed"};
+    if (closing_ || scope == words_.end()) return {grpc::ABORTED, "the group that was to meet has ended"};
     response->set_value(scope->second.at(request->key()));
     return grpc::Status::OK;
   }

@@ -61,13 +61,20 @@ class RemoteEngine final : public Engine {
     size_t num_drawn = 0;
   };
 
+  // An answer that came already is no news.
+  absl::StatusOr<v1::StepDone> NextResult(const InFlight& oldest, absl::Time deadline) {
+    absl::StatusOr<v1::StepDone> message = group_->NextResult(deadline);
+    while (message.ok() && message->step() < oldest.step) message = group_->NextResult(deadline);
+    return message;
+  }
+
   absl::StatusOr<StepResult> Await(const InFlight& oldest) {
     const absl::Duration allowed = deadline_.Allowed(oldest.num_tokens);
     const auto is_late = [this](const absl::Status& status) {
       return absl::IsDeadlineExceeded(status) && group_->status().ok();
     };
-    absl::StatusOr<v1::StepDone> message = group_->NextResult(since_ + allowed);
-    if (is_late(message.status())) message = group_->NextResult(absl::Now() + StepDeadline::Grace(allowed));
+    absl::StatusOr<v1::StepDone> message = NextResult(oldest, since_ + allowed);
+    if (is_late(message.status())) message = NextResult(oldest, absl::Now() + StepDeadline::Grace(allowed));
     if (is_late(message.status())) return Hung(oldest.step, allowed);
     if (!message.ok()) return message.status();
     if (message->step() != oldest.step) {
@@ -143,7 +150,9 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
   RETURN_IF_ERROR(group->Connect());
   {
     absl::MutexLock lock(&mutex_);
-    std::erase_if(opening_, [&group](const auto& other) { return other.lock() == group; });
+    // Without owning another replica's group for a moment, which may then end here.
+    std::erase_if(opening_,
+                  [&group](const auto& other) { return !other.owner_before(group) && !group.owner_before(other); });
     if (cancelled_) return absl::CancelledError("the server stops");
   }
   return std::make_unique<RemoteEngine>(limits_, group, options_.step_timeout);

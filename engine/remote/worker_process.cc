@@ -82,7 +82,7 @@ class WorkerLife {
     stream_->WritesDone();
     context_.TryCancel();
     const grpc::Status end = stream_->Finish();
-    if (!status.ok()) return status;
+    if (!status.ok()) return OfThisLife(status);
     const bool is_refusal =
         end.error_code() == grpc::FAILED_PRECONDITION || end.error_code() == grpc::PERMISSION_DENIED;
     const auto code = is_refusal ? static_cast<absl::StatusCode>(end.error_code()) : absl::StatusCode::kUnavailable;
@@ -114,6 +114,13 @@ class WorkerLife {
       ranks_->Push(batch);
     }
     return absl::OkStatus();
+  }
+
+  // What fails here may be otherwise in the next life: the server alone says that it never wants this worker.
+  static absl::Status OfThisLife(const absl::Status& failure) {
+    const bool sounds_final =
+        absl::IsFailedPrecondition(failure) || absl::IsPermissionDenied(failure) || absl::IsInvalidArgument(failure);
+    return sounds_final ? absl::InternalError(failure.message()) : failure;
   }
 
   void EndRanks() {

@@ -29,6 +29,7 @@ struct WorkerProcessOptions {
 
 // Serves one life of one engine: returns when the link to the server has ended, or with what went wrong here, which the
 // server then knows too. FailedPrecondition, PermissionDenied: the server doesn't want this worker, and never will.
+// InvalidArgument: options that can't be used.
 absl::Status ServeAsWorker(const WorkerProcessOptions& options);
 
 }  // namespace weft

@@ -220,8 +220,10 @@ def chaos(server, options):
     outages = []
     for count in range(options.kills):
         time.sleep(rng.uniform(0, options.pause))
-        wait_until(server.links, 60)
-        fault, (link, worker) = rng.choice(options.faults), rng.choice(server.links())
+        links = []
+        if not wait_until(lambda: links.extend(server.links()) or links, 60):
+            raise SystemExit(f"chaos: no worker for a minute:\n{server.text()[-4000:]}")
+        fault, (link, worker) = rng.choice(options.faults), rng.choice(links)
         start, restarts = time.monotonic(), server.total("weft_replica_restarts_total")
         break_worker(fault, link, worker)
         is_back = lambda: (server.total("weft_replica_restarts_total") > restarts

@@ -26,7 +26,7 @@ def workers_of(server):
 def test_faults_under_streams_lose_nothing():
     subprocess.run([sys.executable, "-B", REPOSITORY / "tests/chaos/chaos.py", "--binary", BINARY, "--kills", "12",
                     "--streams", "64", "--tokens", "40", "--seed", str(int(time.time())),
-                    "--max-gap-ratio", "10"], check=True, timeout=280)
+                    "--max-gap-ratio", "3"], check=True, timeout=280)
 
 
 def test_a_stream_outlives_the_only_replica_s_ranks():

@@ -1,5 +1,6 @@
 #include "engine/engine_stats.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -161,7 +162,11 @@ TEST(EngineStatsTest, OneBatchInFlightLeavesHalfOfTheStagesTime) {
     const auto agree = [](const PipelineRun& run) {
       return std::abs(BubbleRatio(run.stats) - run.bubble_by_trace) < 0.03;
     };
-    is_better = BubbleRatio(full.stats) < BubbleRatio(alone.stats) && agree(full) && agree(alone);
+    // What more of them lose, they lose to steps that take unequally long and to others that had the cores, and to
+    // little else.
+    const double excuse = full.uneven + 2 * full.without_core;
+    is_better =
+        BubbleRatio(full.stats) < std::min(BubbleRatio(alone.stats), excuse + 0.1) && agree(full) && agree(alone);
   }
   EXPECT_TRUE(is_better);
 }

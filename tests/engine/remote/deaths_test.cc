@@ -119,13 +119,19 @@ TEST(DeathsTest, WorkersMustSayWhatTheyHaveLoadedInTheirTurn) {
 }
 
 TEST(DeathsTest, ReplicasThatLoadOtherWeightsAreRefusedByTensor) {
-  RemoteModel model({"llama3", {}}, 2);
+  const TempDir dir;
+  std::filesystem::copy(FixtureModel("llama3"), dir.path(), std::filesystem::copy_options::recursive);
+  RemoteModel model({"llama3", {}}, 2, absl::Seconds(10), dir.path());
   const auto first = model.engines().Open(0);
   ASSERT_TRUE(first.ok()) << first.status();
-  const WorkerFault wrong("other_weights");
+  const std::string file = dir.path() + "/model.safetensors";
+  std::string bytes = ReadAll(file);
+  bytes[bytes.size() - 2] ^= 1;  // of the last tensor
+  std::ofstream(file, std::ios::binary) << bytes;
   const absl::Status status = model.engines().Open(1).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
-  EXPECT_TRUE(absl::StrContains(status.message(), "rank 0")) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "rank 0: ")) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), ".weight")) << status;
 }
 
 TEST(DeathsTest, AWorkerThatHasAnotherConfigRefuses) {
