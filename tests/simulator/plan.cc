@@ -53,8 +53,8 @@ void DrawOptions(Random& random, Plan& plan) {
 void DrawClients(Random& random, Plan& plan) {
   ClientMix& mix = plan.clients;
   mix.num_groups = random.Int(3, 40);
-  mix.num_tenants = random.Chance(0.03) ? 1000 : random.Int(1, 5);
-  if (mix.num_tenants > 5) mix.num_groups = 500;  // more names than the queue keeps accounts of those who idle
+  mix.num_tenants = random.Chance(0.005) ? 2000 : random.Int(1, 5);
+  if (mix.num_tenants > 5) mix.num_groups = 150;  // more names than the queue keeps accounts of those who idle
   mix.num_families = random.Int(1, 4);
   mix.max_choices = random.Chance(0.4) ? random.Int(2, 5) : 1;
   const int longest = static_cast<int>(plan.limits.max_model_len);
