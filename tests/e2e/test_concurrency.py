@@ -33,12 +33,16 @@ def open_stream(server, max_tokens=1000):
 
 
 def test_a_client_that_goes_away_frees_its_blocks(server):
-    connection = open_stream(server)
-    answer = connection.getresponse()
-    assert answer.readline().startswith(b"data: ")
-    assert server.metric("weft_num_requests_running") == 1
-    answer.close()
-    connection.close()
+    for _ in range(10):  # on a busy machine a stream may have ended before anybody looks
+        connection = open_stream(server)
+        answer = connection.getresponse()
+        assert answer.readline().startswith(b"data: ")
+        was_running = server.metric("weft_num_requests_running") == 1
+        answer.close()
+        connection.close()
+        if was_running:
+            break
+    assert was_running
     server.wait_for_metric("weft_num_requests_running", 0)
     server.wait_for_metric("weft_kv_cache_usage_ratio", 0)
 
