@@ -15,16 +15,11 @@ namespace {
 
 constexpr int kThreads = 256;  // whatever the row's length: its sum is the same in any company
 
-struct NormShared {
-  BlockReduction reduction;
-  alignas(16) float row[1];  // [cols] x as it is now
-};
-
-// A block a row. A row is read once: its sum has to be known before any of it is written.
+// A block a row. What a thread read, and wrote, it reads again once the sum is known: from the cache.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads) RmsNormKernel(Matrix<float> x, Matrix<const T> delta, const float* weight,
                                                           Matrix<T> out, int cols, float per_col, float eps) {
-  NormShared& shared = SharedMemory<NormShared>();
+  BlockReduction& shared = SharedMemory<BlockReduction>();
   const int64_t row = blockIdx.x;
   float* const x_row = x.Row(row);
   float squares = 0;
@@ -40,13 +35,12 @@ __global__ void __launch_bounds__(kThreads) RmsNormKernel(Matrix<float> x, Matri
     }
 #pragma unroll
     for (int j = 0; j < kVector; ++j) squares = fmaf(values[j], values[j], squares);
-    Store(shared.row + i, values);  // for this thread alone
   }
-  const float mean = BlockSum(squares, shared.reduction) * per_col;
+  const float mean = BlockSum(squares, shared) * per_col;
   const float factor = rsqrtf(mean + eps);
   for (int i = threadIdx.x * kVector; i < cols; i += kThreads * kVector) {
     float values[kVector], weights[kVector];
-    Load(shared.row + i, values);
+    Load(x_row + i, values);
     Load(weight + i, weights);
 #pragma unroll
     for (int j = 0; j < kVector; ++j) values[j] = values[j] * factor * weights[j];
@@ -57,10 +51,8 @@ __global__ void __launch_bounds__(kThreads) RmsNormKernel(Matrix<float> x, Matri
 template <typename T>
 cudaError_t LaunchFor(Tensor x, Tensor delta, const float* weight, float eps, Tensor out, cudaStream_t stream) {
   const bool are_fours = AreFours(x, out) && (delta.data == nullptr || AreFours(delta));
-  const auto cols = static_cast<size_t>(x.cols);
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(x.rows)),
-                          .block = dim3(kThreads),
-                          .shared_bytes = offsetof(NormShared, row) + (cols + 3) / 4 * 4 * sizeof(float)};
+  const LaunchShape shape{
+      .grid = dim3(static_cast<unsigned>(x.rows)), .block = dim3(kThreads), .shared_bytes = sizeof(BlockReduction)};
   return Launch(are_fours ? RmsNormKernel<T, 4> : RmsNormKernel<T, 1>, shape, stream, MatrixOf<float>(x),
                 MatrixOf<const T>(delta), weight, MatrixOf<T>(out), static_cast<int>(x.cols),
                 1 / static_cast<float>(x.cols), eps);

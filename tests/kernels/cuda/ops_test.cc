@@ -12,7 +12,7 @@ namespace {
 struct Shape {
   int64_t rows, cols;
 };
-constexpr Shape kShapes[] = {{1, 1}, {3, 17}, {2, 64}, {5, 100}, {1, 1030}, {0, 8}};
+constexpr Shape kShapes[] = {{1, 1}, {3, 17}, {2, 64}, {5, 100}, {1, 1030}, {1, 16384}, {0, 8}};
 
 TEST_P(OpsTest, RmsNorm) {
   for (const Shape& shape : kShapes) {

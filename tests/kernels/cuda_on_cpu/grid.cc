@@ -28,6 +28,9 @@ using boost::context::detail::make_fcontext;
 using boost::context::detail::transfer_t;
 
 constexpr size_t kStackBytes = 256 << 10;
+// Of every CUDA device, for kernels that ask for no more.
+constexpr unsigned kMaxGridYZ = 65'535;
+constexpr size_t kMaxSharedBytes = 48 << 10;
 
 // Tells ASan that the stack changes; nothing without it.
 struct StackSwitch {
@@ -150,6 +153,8 @@ void Machine::Resume(int index) {
 std::string Machine::Run(const GridShape& shape, const std::function<void()>& thread) {
   const auto num_threads = static_cast<int>(shape.block.x * shape.block.y * shape.block.z);
   if (num_threads < 1 || num_threads > 1024) return "a block has 1 to 1024 threads";
+  if (shape.grid.y > kMaxGridYZ || shape.grid.z > kMaxGridYZ) return "a grid has 65535 blocks at most along y and z";
+  if (shape.shared_bytes > kMaxSharedBytes) return "a block has 48 KiB of shared memory at most";
   while (static_cast<int>(fibres_.size()) < num_threads) fibres_.push_back(std::make_unique<Fibre>());
   failure_.clear();
   thread_ = &thread;

@@ -88,6 +88,13 @@ TEST(GridTest, WarpOpsExchangeWhatTheyShould) {
   }
 }
 
+TEST(GridTest, RefusesWhatNoDeviceTakes) {
+  const auto thread = [] {};
+  EXPECT_NE(RunGrid({dim3(1), dim3(1025)}, thread), "");
+  EXPECT_NE(RunGrid({dim3(1, 65536), dim3(1)}, thread), "");
+  EXPECT_NE(RunGrid({dim3(1), dim3(1), (48 << 10) + 1}, thread), "");
+}
+
 TEST(GridTest, SharedMemoryBeginsAsPoisonInEachBlock) {
   int num_poisoned = 0;
   const auto thread = [&] {
