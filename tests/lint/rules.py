@@ -53,7 +53,7 @@ class Wall(NamedTuple):
 
 CUDA = Wall(
     r"(cuda|cublas|cudnn|curand|cusparse|cutlass|cute/|nccl|nvrtc|nvml|nvtx|cooperative_groups|mma\.h)",
-    r"kernels/cuda/|tests/kernels/cuda_on_cpu/|tests/gpu/",
+    r"kernels/cuda/|tests/kernels/cuda_on_cpu/",
 )
 HTTP = Wall(r"boost/(asio|beast)", r"server/|loadtest/|tests/")
 TELEMETRY = Wall(r"prometheus/", r"server/|tests/")
