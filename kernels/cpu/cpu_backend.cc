@@ -11,6 +11,7 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/status_macros.h"
 
 namespace weft::cpu {
 namespace {
@@ -29,7 +30,11 @@ CpuBackend::CpuBackend(int num_threads, Isa isa)
       samplers_(static_cast<size_t>(num_threads), RowSampler(context_.kernels)),
       shard_samplers_(static_cast<size_t>(num_threads), ShardSampler(context_.kernels)) {}
 
-absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateMemory(bytes); }
+absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) {
+  ASSIGN_OR_RETURN(Buffer buffer, AllocateMemory(bytes));
+  TouchMemory(buffer, context_.pool);
+  return buffer;
+}
 
 // Nothing may come as a null pointer, which memcpy must not see.
 void CpuBackend::CopyFromHost(void* device, const void* host, size_t bytes) {

@@ -48,6 +48,16 @@ absl::StatusOr<Buffer> AllocateMemory(size_t bytes) {
   return Buffer(data, bytes, [rounded](void* p) { munmap(p, rounded); });
 }
 
+void TouchMemory(const Buffer& zeroed, ThreadPool& pool) {
+  constexpr size_t kPage = 4096;
+  const size_t num_pieces = (zeroed.bytes() + kHugePage - 1) / kHugePage;
+  pool.ParallelFor(static_cast<int64_t>(num_pieces), [&](int64_t piece, int) {
+    const size_t begin = static_cast<size_t>(piece) * kHugePage;
+    const size_t end = std::min(begin + kHugePage, zeroed.bytes());
+    for (size_t i = begin; i < end; i += kPage) zeroed.As<volatile char>()[i] = 0;
+  });
+}
+
 void* Scratch::Get(size_t bytes) {
   if (bytes > buffer_.bytes() || buffer_.empty()) {
     const size_t grown = std::max(bytes, buffer_.bytes() + buffer_.bytes() / 2);

@@ -1,6 +1,9 @@
 // Norm, activation, gather, and the exponential under them.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "tests/kernels/backend_fixture.h"
 
@@ -145,6 +148,15 @@ TEST(AllocateTest, IsZeroedAndAligned) {
     EXPECT_EQ(buffer.bytes(), bytes);
     for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(buffer.As<char>()[i], 0);
   }
+}
+
+// A page that the system first gives when a step comes there costs that step milliseconds.
+TEST(AllocateTest, LeavesNoPageToTheFirstStep) {
+  cpu::CpuBackend backend(2);
+  const Buffer buffer = backend.Allocate((size_t{5} << 20) + 1).value();
+  std::vector<unsigned char> is_there((buffer.bytes() + 4095) / 4096);
+  ASSERT_EQ(mincore(buffer.data(), buffer.bytes(), is_there.data()), 0);
+  for (const unsigned char page : is_there) ASSERT_EQ(page & 1, 1);
 }
 
 TEST(AllocateTest, SaysWhenThereIsNoMemory) {
