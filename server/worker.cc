@@ -22,6 +22,7 @@
 #include "server/machine.h"
 #include "server/process_limits.h"
 #include "server/version.h"
+#include "server/worker_replicas.h"
 #include "spdlog/spdlog.h"
 
 namespace weft {
@@ -35,6 +36,7 @@ constexpr char kDescription[] =
 constexpr char kTokenVariable[] = "WEFT_WORKER_TOKEN";
 
 constexpr int kDefaultPort = 9100;
+constexpr int kMaxReplicas = 16;  // as `weft serve` has it
 constexpr absl::Duration kFirstWait = absl::Milliseconds(200);
 constexpr absl::Duration kLongestWait = absl::Seconds(10);
 constexpr absl::Duration kLongLife = absl::Seconds(30);  // after which waiting begins anew
@@ -133,8 +135,10 @@ int ServeForEver(const WorkerProcessOptions& options) {
 int WorkerMain(const std::vector<std::string>& args, const std::vector<std::string>& environment) {
   const std::map<std::string, std::string> variables = ToMap(environment);
   const absl::StatusOr<Defaults> defaults = ReadDefaults(variables);
-  if (!defaults.ok()) {
-    std::cerr << "weft worker: " << defaults.status().message() << "\n";
+  const absl::StatusOr<int> num_sharing = ReadNumber(variables, kSharingVariable);
+  for (const absl::Status& status : {defaults.status(), num_sharing.status()}) {
+    if (status.ok()) continue;
+    std::cerr << "weft worker: " << status.message() << "\n";
     return kExitConfig;
   }
   WorkerProcessOptions options{.coordinator = defaults->coordinator,
@@ -142,10 +146,12 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
                                .token = {},
                                .node_rank = defaults->node_rank,
                                .num_nodes = defaults->num_nodes,
+                               .num_sharing = std::max(1, *num_sharing),
                                .address = {},
                                .tls = {},
                                .usable_memory_bytes = 0,
                                .on_stuck = EndStuckProcess};
+  int num_replicas = 1;
   LogOptions log;
   CLI::App app(kDescription, "weft worker");
   app.add_option("--coordinator", options.coordinator,
@@ -153,6 +159,10 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
   app.add_option("--node-rank", options.node_rank, "Number of this host, from 1. Default: LWS_WORKER_INDEX");
   app.add_option("--num-nodes", options.num_nodes,
                  "Hosts of the engine, the server's among them. Default: LWS_GROUP_SIZE");
+  app.add_option("--replicas", num_replicas,
+                 "As many as the server has: each gets a process, and an equal part of this host's cores and memory. "
+                 "Default: 1")
+      ->check(CLI::Range(1, kMaxReplicas));
   app.add_option("--address", options.address,
                  "Address of this host, as the others reach it. Default: that by which it reaches the server");
   app.add_option("--tls-cert", options.tls.certificate, "PEM file with this host's certificate chain");
@@ -174,7 +184,8 @@ int WorkerMain(const std::vector<std::string>& args, const std::vector<std::stri
   SetProcessLimits();
   SetUpLogging(log);
   if (options.token.empty()) {
-    options.usable_memory_bytes = UsableMemory();
+    if (num_replicas > 1 && *num_sharing == 0) ServeReplicas(num_replicas, args, environment);
+    options.usable_memory_bytes = UsableMemory() / options.num_sharing;
     return ServeForEver(options);
   }
   // The server says what went wrong, and it alone decides what comes next.

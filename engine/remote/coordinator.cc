@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -142,7 +144,7 @@ class Coordinator::Service final : public v1::Workers::Service {
   void Expect(const std::string& token, int node_rank, std::shared_ptr<WorkerSeat> seat) {
     absl::MutexLock lock(&mutex_);
     if (token.empty()) {
-      by_node_[node_rank] = std::move(seat);
+      by_node_[node_rank].push_back(std::move(seat));
     } else {
       by_token_[token] = std::move(seat);
     }
@@ -151,7 +153,7 @@ class Coordinator::Service final : public v1::Workers::Service {
   void Forget(const std::shared_ptr<WorkerSeat>& seat) {
     absl::MutexLock lock(&mutex_);
     absl::erase_if(by_token_, [&seat](const auto& entry) { return entry.second == seat; });
-    absl::erase_if(by_node_, [&seat](const auto& entry) { return entry.second == seat; });
+    for (auto& [node, seats] : by_node_) std::erase(seats, seat);
   }
 
   void OpenScope(const std::string& scope) {
@@ -206,13 +208,15 @@ class Coordinator::Service final : public v1::Workers::Service {
     }
     const int node = hello.node_rank();
     if (node < 1 || node >= options_.num_nodes) return nullptr;
-    const auto is_wanted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closing_ || by_node_.contains(node); };
+    std::deque<std::shared_ptr<WorkerSeat>>& seats = by_node_[node];
+    const auto is_wanted = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closing_ || !seats.empty(); };
     while (!mutex_.AwaitWithTimeout(absl::Condition(&is_wanted), kLook)) {
       if (context.IsCancelled()) return nullptr;
     }
-    if (context.IsCancelled()) return nullptr;  // it is for one that lives
-    auto seat = by_node_.extract(node);
-    return closing_ || seat.empty() ? nullptr : std::move(seat.mapped());
+    if (closing_ || context.IsCancelled()) return nullptr;  // it is for one that lives
+    std::shared_ptr<WorkerSeat> seat = std::move(seats.front());
+    seats.pop_front();
+    return seat;
   }
 
   const CoordinatorOptions options_;
@@ -221,7 +225,8 @@ class Coordinator::Service final : public v1::Workers::Service {
   int port_ = 0;
   absl::Mutex mutex_;
   absl::flat_hash_map<std::string, std::shared_ptr<WorkerSeat>> by_token_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<int, std::shared_ptr<WorkerSeat>> by_node_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, std::deque<std::shared_ptr<WorkerSeat>>> by_node_
+      ABSL_GUARDED_BY(mutex_);  // entries stay where they are
   absl::flat_hash_map<std::string, absl::flat_hash_map<std::string, std::string>> words_ ABSL_GUARDED_BY(mutex_);
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   Greetings greetings_{kMaxGreeting};

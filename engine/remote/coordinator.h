@@ -37,7 +37,8 @@ class Coordinator {
   const std::string& local_address() const;
   int port() const;  // of the other address; 0: there is none
 
-  // The next worker that says this token, or comes from this host, gets the seat.
+  // The next worker that says this token, or comes from this host, gets the seat. A host may have several, one a
+  // replica: who comes first gets the first.
   void Expect(const std::string& token, std::shared_ptr<WorkerSeat> seat);
   void ExpectNode(int node_rank, std::shared_ptr<WorkerSeat> seat);
   // Whoever comes for this seat now is turned away.

@@ -78,7 +78,8 @@ class RemoteEngine final : public Engine {
     if (is_late(message.status())) return Hung(oldest.step, allowed);
     if (!message.ok()) return message.status();
     if (message->step() != oldest.step) {
-      return absl::InternalError(absl::StrCat("the result of step ", message->step(), " came for step ", oldest.step));
+      return absl::UnavailableError(
+          absl::StrCat("the result of step ", message->step(), " came for step ", oldest.step));
     }
     return ReadResult(*message, oldest.num_drawn, limits_);
   }
@@ -108,10 +109,6 @@ RemoteEngines::~RemoteEngines() = default;
 
 absl::StatusOr<std::unique_ptr<RemoteEngines>> RemoteEngines::Start(const ModelConfig& config, const EngineSetup& setup,
                                                                     const RemoteOptions& options) {
-  if (options.num_nodes > 1 && options.num_replicas > 1) {
-    return absl::InvalidArgumentError(
-        "num-nodes: a server with workers on other hosts has one replica; start several servers instead");
-  }
   auto engines = std::unique_ptr<RemoteEngines>(new RemoteEngines(config, setup, options));
   ASSIGN_OR_RETURN(engines->plans_, MakePlans(config, setup.parallel));
   ASSIGN_OR_RETURN(engines->limits_, LimitsFor(config, setup, engines->plans_));

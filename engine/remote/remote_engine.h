@@ -21,7 +21,7 @@ namespace weft {
 
 struct RemoteOptions {
   int num_replicas = 1;
-  int num_nodes = 1;  // hosts of a replica, this one among them; above 1: one replica
+  int num_nodes = 1;  // hosts of each replica, this one among them
   CoordinatorOptions coordinator;
   std::string address;                   // of this host, as the others reach it
   std::vector<std::string> command;      // that starts a worker here; it gets "--coordinator ADDRESS" besides

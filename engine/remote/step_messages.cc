@@ -215,20 +215,23 @@ void WriteResult(const StepResult& result, v1::StepDone& message) {
 }
 
 absl::StatusOr<StepResult> ReadResult(const v1::StepDone& message, size_t num_tokens, const EngineLimits& limits) {
-  const auto refuse = [&message](absl::string_view what) {
-    return absl::InternalError(absl::StrCat("the result of step ", message.step(), " has ", what));
+  const auto has = [&message](absl::string_view what) {
+    return absl::StrCat("the result of step ", message.step(), " has ", what);
   };
-  if (static_cast<size_t>(message.tokens_size()) != num_tokens)
-    return refuse("another number of tokens than asked for");
+  if (static_cast<size_t>(message.tokens_size()) != num_tokens) {
+    return absl::UnavailableError(has("another number of tokens than asked for"));
+  }
   StepResult result{.step = message.step(), .tokens = {}, .compute_time = absl::Nanoseconds(message.compute_ns())};
   for (const v1::SampledToken& from : message.tokens()) {
     const auto in_vocabulary = [&](int32_t token) { return token >= 0 && token < limits.vocab_size; };
     const auto& tops = from.top_tokens();
     if (!(in_vocabulary(from.token()) || from.is_not_finite()) ||
         !std::all_of(tops.begin(), tops.end(), in_vocabulary)) {
-      return refuse("a token beyond the vocabulary");
+      return absl::InternalError(has("a token beyond the vocabulary"));
     }
-    if (tops.size() != from.top_logprobs_size() || tops.size() > kMaxTopLogprobs) return refuse("ragged arrays");
+    if (tops.size() != from.top_logprobs_size() || tops.size() > kMaxTopLogprobs) {
+      return absl::UnavailableError(has("ragged arrays"));
+    }
     SampledToken token{.token = from.token(),
                        .logprob = from.logprob(),
                        .top_logprobs = {},

@@ -16,7 +16,8 @@ void WriteStep(const Batch& batch, v1::Step& message);
 absl::StatusOr<Batch> ReadStep(const v1::Step& message, const EngineLimits& limits);
 
 void WriteResult(const StepResult& result, v1::StepDone& message);
-// `num_tokens`: as many as were asked for. Error: Internal for a result that no step can have.
+// `num_tokens`: as many as were asked for. Errors: Unavailable for a message that no worker writes, Internal for tokens
+// that no step can draw.
 absl::StatusOr<StepResult> ReadResult(const v1::StepDone& message, size_t num_tokens, const EngineLimits& limits);
 
 }  // namespace weft

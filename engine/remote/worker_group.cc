@@ -189,13 +189,13 @@ void WorkerGroup::OnMessage(size_t index, const v1::WorkerMessage& message) {
   workers_[index].seat->Send(answer);
 }
 
-// Not OK: it ends the group.
+// Not OK: it ends the group. No request makes a worker break the rules of the link: that is as if it came from outside.
 absl::Status WorkerGroup::Take(Worker& worker, const v1::WorkerMessage& message) {
   absl::MutexLock lock(&mutex_);
   if (!failure_.ok()) return absl::OkStatus();
   worker.heard = absl::Now();
   const auto refuse = [&worker](absl::string_view what) {
-    return absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " ", what));
+    return absl::UnavailableError(absl::StrCat(RanksOf(*worker.placed), " ", what));
   };
   switch (message.what_case()) {
     case v1::WorkerMessage::kHello:
@@ -248,7 +248,7 @@ void WorkerGroup::TakeHeartbeat(Worker& worker, const v1::Heartbeat& heartbeat) 
 
 absl::Status WorkerGroup::Advance(Worker& worker, Phase phase) {
   const bool is_next = static_cast<int>(phase) == static_cast<int>(worker.phase) + 1;
-  if (!is_next) return absl::InternalError(absl::StrCat(RanksOf(*worker.placed), " speaks out of turn"));
+  if (!is_next) return absl::UnavailableError(absl::StrCat(RanksOf(*worker.placed), " speaks out of turn"));
   worker.phase = phase;
   return absl::OkStatus();
 }

@@ -157,7 +157,8 @@ class WorkerLife {
     ASSIGN_OR_RETURN(limits_, LimitsFor(config_, setup_, plans));
     const int num_ranks = std::max(1, assignment.ranks_size());
     const int threads = assignment.threads_per_rank();
-    setup_.device.num_threads = threads > 0 ? threads : std::max(1, NumThreads(setup_.device) / num_ranks);
+    setup_.device.num_threads =
+        threads > 0 ? threads : std::max(1, NumThreads(setup_.device) / num_ranks / options_.num_sharing);
     setup_.weights.observer.on_bytes = [this](int64_t done, int64_t total) { TellProgress(done, total); };
     std::vector<ParallelPlan> own_plans;
     for (const v1::RankPlace& place : assignment.ranks()) {

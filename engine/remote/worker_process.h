@@ -19,6 +19,7 @@ struct WorkerProcessOptions {
   // One on another host:
   int node_rank = 0;  // 1 .. num_nodes - 1
   int num_nodes = 1;
+  int num_sharing = 1;  // of other replicas and this one: they divide the host's cores among them
   std::string address;  // of this host, as the others reach it; empty: that by which it reaches the server
   TlsFiles tls;
   int64_t usable_memory_bytes = 0;  // what the ranks need is held to it; 0: who started this has done that

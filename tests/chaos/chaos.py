@@ -19,7 +19,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-FAULTS = ("kill", "stop", "close", "garbage")
+FAULTS = ("kill", "stop", "close", "garbage", "nonsense")
+SIGNALS = {"close": signal.SIGUSR1, "garbage": signal.SIGUSR2, "nonsense": signal.SIGHUP}  # of flaky_link.py
 
 
 class Server:
@@ -101,7 +102,7 @@ def break_worker(fault, link, worker):
     elif fault == "stop":
         signal_if_alive(worker, signal.SIGSTOP)
     else:
-        signal_if_alive(link, signal.SIGUSR1 if fault == "close" else signal.SIGUSR2)
+        signal_if_alive(link, SIGNALS[fault])
 
 
 Answer = collections.namedtuple("Answer", "text num_tokens finish gaps")

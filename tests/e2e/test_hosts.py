@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 from openai import OpenAI
 
-from weft_server import BINARY, WeftServer, story
+from weft_server import BINARY, WeftServer, children_of, story, wait_for_end
 
 CLONE_NEWNET = 0x40000000
 NUM_HOSTS = 4
@@ -91,25 +92,28 @@ def certificates(tmp_path):
 
 
 class Worker:
-    def __init__(self, prefix, host, certificates, log, num_nodes=NUM_HOSTS):
+    def __init__(self, prefix, host, certificates, log, *flags, num_nodes=NUM_HOSTS):
         cert, key, ca = certificates[host]
         self.process = subprocess.Popen(
             [*prefix, BINARY, "worker", "--coordinator", f"{NET}.1:9100", "--node-rank", str(host), "--num-nodes",
-             str(num_nodes), "--tls-cert", cert, "--tls-key", key, "--tls-ca", ca], stderr=log)
+             str(num_nodes), "--tls-cert", cert, "--tls-key", key, "--tls-ca", ca, *flags], stderr=log)
 
     def stop(self):
         self.process.terminate()
         self.process.wait(20)
 
 
+def flags_of_server(certificates, num_nodes=NUM_HOSTS):
+    cert, key, ca = certificates[0]
+    return ("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", num_nodes, "--coordinator",
+            f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
+            "--restart-backoff", "0s", "--restart-limit", 100)
+
+
 def test_a_host_is_cut_off_in_the_middle_of_a_stream(hosts, certificates, tmp_path):
     logs = [open(tmp_path / f"worker{host}.log", "w") for host in range(NUM_HOSTS)]
     workers = [Worker(hosts[host], host, certificates, logs[host]) for host in range(1, NUM_HOSTS)]
-    cert, key, ca = certificates[0]
-    flags = ("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", NUM_HOSTS, "--coordinator",
-             f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
-             "--tensor-parallel-size", 2, "--pipeline-parallel-size", 2, "--restart-backoff", "0s",
-             "--restart-limit", 100)
+    flags = (*flags_of_server(certificates), "--tensor-parallel-size", 2, "--pipeline-parallel-size", 2)
     try:
         with inside(name_of(0)), WeftServer(*flags, prefix=hosts[0]) as server:
             client = OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=120)
@@ -160,10 +164,7 @@ def hold_until_it_ends(thread, timeout):
 def test_a_rank_that_hangs_on_another_host_ends_with_its_process(hosts, certificates, tmp_path):
     log = open(tmp_path / "worker.log", "w")
     workers = [Worker(hosts[1], 1, certificates, log, num_nodes=2)]
-    cert, key, ca = certificates[0]
-    flags = ("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", 2, "--coordinator",
-             f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
-             "--tensor-parallel-size", 2, "--restart-backoff", "0s", "--restart-limit", 100, "--step-timeout", "1s")
+    flags = (*flags_of_server(certificates, 2), "--tensor-parallel-size", 2, "--step-timeout", "1s")
     try:
         with inside(name_of(0)), WeftServer(*flags, prefix=hosts[0]) as server:
             client = OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=120)
@@ -182,6 +183,30 @@ def test_a_rank_that_hangs_on_another_host_ends_with_its_process(hosts, certific
         log.close()
 
 
+def test_replicas_over_two_hosts_go_on_with_each_others_streams(hosts, certificates, tmp_path):
+    log = open(tmp_path / "worker.log", "w")
+    worker = Worker(hosts[1], 1, certificates, log, "--replicas", "2", num_nodes=2)
+    flags = (*flags_of_server(certificates, 2), "--replicas", 2, "--tensor-parallel-size", 2)
+    try:
+        with inside(name_of(0)), WeftServer(*flags, prefix=hosts[0]) as server:
+            client = OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=120)
+            expected = "".join(story(client, 60))
+            streams = [story(client, 60) for _ in range(4)]
+            pieces = [[next(stream) for _ in range(10)] for stream in streams]
+            shares = children_of(worker.process.pid)  # `ip netns exec` has become it
+            assert len(shares) == 2
+            os.kill(shares[0], signal.SIGKILL)
+            assert ["".join(begun + list(stream)) for begun, stream in zip(pieces, streams)] == [expected] * 4
+            server.wait_for_metric("weft_replica_up", 2, timeout=60)
+            assert server.metric("weft_replica_restarts_total") == 1
+            assert server.stop() == 0
+            worker.stop()
+            wait_for_end(shares)
+    finally:
+        worker.stop()
+        log.close()
+
+
 def test_a_worker_without_the_right_certificate_is_turned_away(hosts, certificates, tmp_path):
     cert, key, _ = certificates[1]
     other = tmp_path / "other.pem"
@@ -189,14 +214,12 @@ def test_a_worker_without_the_right_certificate_is_turned_away(hosts, certificat
         tmp_path / "other.key", "-out", other, "-subj", "/CN=somebody else", "-days", "2")
     # Its own certificate is not of the server's authority.
     stranger = [(cert, key, None), (other, tmp_path / "other.key", certificates[0][2])]
-    cert, key, ca = certificates[0]
     log = open(tmp_path / "stranger.log", "w")
     worker = Worker(hosts[1], 1, stranger, log, num_nodes=2)
     try:
         with pytest.raises(RuntimeError, match="has not joined") as refusal, inside(name_of(0)):
-            WeftServer("--host", f"{NET}.1", "--insecure", "--workers", "process", "--num-nodes", 2, "--coordinator",
-                       f"{NET}.1:9100", "--worker-tls-cert", cert, "--worker-tls-key", key, "--worker-tls-ca", ca,
-                       "--tensor-parallel-size", 2, "--join-timeout", "3s", prefix=hosts[0])
+            WeftServer(*flags_of_server(certificates, 2), "--tensor-parallel-size", 2, "--join-timeout", "3s",
+                       prefix=hosts[0])
         assert "certificate" in str(refusal.value), "who is turned away is logged"
     finally:
         worker.stop()

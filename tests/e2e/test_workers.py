@@ -10,7 +10,7 @@ import time
 import openai
 from openai import OpenAI
 
-from weft_server import BINARY, MODEL, REPOSITORY, WeftServer, run_to_exit, story
+from weft_server import BINARY, MODEL, REPOSITORY, WeftServer, children_of, run_to_exit, story, wait_for_end
 
 
 def client_of(server):
@@ -18,9 +18,7 @@ def client_of(server):
 
 
 def workers_of(server):
-    pid = server.process.pid
-    return sorted(int(child) for task in os.listdir(f"/proc/{pid}/task")
-                  for child in pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return children_of(server.process.pid)
 
 
 def test_faults_under_streams_lose_nothing():
@@ -51,10 +49,7 @@ def test_workers_end_with_a_server_that_is_killed():
         assert len(workers) == 2
         server.process.kill()
         server.process.wait()
-        deadline = time.monotonic() + 10
-        while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_end(workers)
 
 
 def test_a_crash_loop_stops_and_says_so():

@@ -73,6 +73,20 @@ class WeftServer:
             time.sleep(0.02)
 
 
+def children_of(pid):
+    """Process ids, in their order."""
+    return sorted(int(child) for task in os.listdir(f"/proc/{pid}/task")
+                  for child in pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+
+
+def wait_for_end(pids, timeout=10):
+    """Of processes that the system ends, and then reaps."""
+    deadline = time.monotonic() + timeout
+    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} some are there still"
+        time.sleep(0.02)
+
+
 def run_to_exit(*arguments, env=None):
     """Runs `weft` with arguments that end it by themselves."""
     return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=60,

@@ -82,12 +82,17 @@ TEST(DeathsTest, AStoppedWorkerIsNamedByTheWatchdog) {
 }
 
 TEST(DeathsTest, WorkersThatAnswerGarbageEndTheEngine) {
-  for (const char* const fault : {"garbage_result", "other_step", "garbage_message", "flood"}) {
+  for (const auto& [fault, code] : {std::pair("garbage_result", absl::StatusCode::kInternal),
+                                    {"too_few_tokens", absl::StatusCode::kUnavailable},
+                                    {"other_step", absl::StatusCode::kUnavailable},
+                                    {"garbage_message", absl::StatusCode::kUnavailable},
+                                    {"hello_again", absl::StatusCode::kUnavailable},
+                                    {"flood", absl::StatusCode::kUnavailable}}) {
     const WorkerFault wrong(fault);
     RemoteModel model({"llama3", {}});
     const auto engine = model.engines().Open(0);
     ASSERT_TRUE(engine.ok()) << engine.status();
-    EXPECT_EQ(StepUntilDeath(**engine).code(), absl::StatusCode::kInternal) << fault;
+    EXPECT_EQ(StepUntilDeath(**engine).code(), code) << fault;
   }
 }
 
@@ -111,10 +116,11 @@ TEST(DeathsTest, WorkersThatNobodyExpectsAreTurnedAway) {
 }
 
 TEST(DeathsTest, WorkersMustSayWhatTheyHaveLoadedInTheirTurn) {
-  for (const char* const fault : {"no_digests", "ready_first"}) {
+  for (const auto& [fault, code] :
+       {std::pair("no_digests", absl::StatusCode::kInternal), {"ready_first", absl::StatusCode::kUnavailable}}) {
     const WorkerFault wrong(fault);
     RemoteModel model({"llama3", {}});
-    EXPECT_EQ(model.engines().Open(0).status().code(), absl::StatusCode::kInternal) << fault;
+    EXPECT_EQ(model.engines().Open(0).status().code(), code) << fault;
   }
 }
 

@@ -56,12 +56,14 @@ void Pretend(const std::string& coordinator, const std::string& token, absl::str
       continue;
     } else if (fault == "garbage_message") {
       answer.Clear();
+    } else if (fault == "hello_again") {
+      answer.mutable_hello();
     } else {
       answer.mutable_step_done()->set_step(message.step().step() + (fault == "other_step" ? 7 : 0));
       for (int i = 0; fault == "flood" && i < 10'000; ++i) {
         if (!stream->Write(answer)) break;
       }
-      for (int i = 0; i < message.step().sampling_size(); ++i) {
+      for (int i = fault == "too_few_tokens" ? 1 : 0; i < message.step().sampling_size(); ++i) {
         answer.mutable_step_done()->add_tokens()->set_token(fault == "garbage_result" ? 1 << 30 : 1);
       }
     }
