@@ -11,13 +11,14 @@
 
 namespace weft {
 
-// Bytes. A step's activations and the program itself come on top.
+// Bytes. The program itself, and what a backend works in, come on top.
 struct MemoryNeed {
   int64_t weights = 0;
   int64_t kv_cache = 0;
+  int64_t step = 0;      // activations and logits of the largest step
   int64_t messages = 0;  // what ranks send each other: the most that it can come to
 
-  int64_t total() const { return weights + kv_cache + messages; }
+  int64_t total() const { return weights + kv_cache + step + messages; }
 };
 
 // Of some ranks of one replica, which are all on this machine.

@@ -31,6 +31,7 @@ void RankThreads::Abort(const absl::Status& status) {
 void RankThreads::Run(size_t index) {
   Rank& rank = *ranks_[index];
   pthread_setname_np(pthread_self(), absl::StrCat("rank ", rank.worker.rank()).c_str());
+  rank.worker.UseFromThisThread();
   while (std::optional<Batch> batch = rank.inbox.Pop()) {
     absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
     const bool is_ok = result.ok();

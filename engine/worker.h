@@ -42,6 +42,9 @@ class Worker {
  public:
   explicit Worker(WorkerParts parts);
 
+  // The calling thread is the one that steps.
+  void UseFromThisThread() { parts_.backend->UseFromThisThread(); }
+
   // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
   // final.
   absl::StatusOr<StepResult> Step(Batch& batch);

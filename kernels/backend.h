@@ -31,6 +31,9 @@ class Backend {
   // What activations are between ops, but for the residual stream, logits, and what chooses experts: these are F32.
   virtual DType activation_dtype() const = 0;
 
+  // The calling thread is the one that uses the backend from now on; until then it is the one that opened it.
+  virtual void UseFromThisThread() = 0;
+
   // Memory. Allocate fails with ResourceExhausted, naming the bytes; memory is zeroed and 64-byte aligned.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
   virtual void CopyFromHost(void* device, const void* host, size_t bytes) = 0;

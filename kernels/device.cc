@@ -10,6 +10,7 @@
 #include "kernels/cpu/shm_segment.h"
 #ifdef WEFT_CUDA
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/devices.h"
 #endif
 #include "kernels/status_macros.h"
 
@@ -21,15 +22,24 @@ int NumThreads(const DeviceOptions& options) {
 
 namespace {
 
-absl::StatusOr<std::unique_ptr<Backend>> OpenCuda([[maybe_unused]] const DeviceOptions& options) {
 #ifdef WEFT_CUDA
+absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const DeviceOptions& options) {
   return cuda::CudaBackend::Open({.device = options.device, .activations = options.activations});
-#else
-  return absl::UnavailableError("CUDA: this binary was built without it (WEFT_CUDA)");
-#endif
 }
+#else
+absl::Status WithoutCuda() { return absl::UnavailableError("CUDA: this binary was built without it (WEFT_CUDA)"); }
+absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const DeviceOptions&) { return WithoutCuda(); }
+#endif
 
 }  // namespace
+
+#ifdef WEFT_CUDA
+CudaSupport FindCuda() { return cuda::FindDevices(); }
+absl::StatusOr<int64_t> FreeCudaMemory(int device) { return cuda::FreeMemory(device); }
+#else
+CudaSupport FindCuda() { return {}; }
+absl::StatusOr<int64_t> FreeCudaMemory(int) { return WithoutCuda(); }
+#endif
 
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options) {
   constexpr int kMaxThreads = 1024;

@@ -15,7 +15,22 @@
 
 namespace weft {
 
-enum class DeviceKind { kCpu, kCuda };
+enum class DeviceKind { kCpu, kCuda };  // on the wire, too: numbers stay
+
+// A CUDA device as it is before anything is opened on it.
+struct CudaDevice {
+  std::string name;
+  std::string capability;  // "9.0"
+  int64_t memory_bytes = 0;
+};
+
+// What this binary can do with CUDA on this machine.
+struct CudaSupport {
+  std::string built_for;  // compute capabilities, "80, 90a"; empty: built without
+  std::string problem;    // what CUDA says where there is no driver, or no device
+  std::vector<CudaDevice> devices;
+};
+CudaSupport FindCuda();
 
 struct DeviceOptions {
   DeviceKind kind = DeviceKind::kCpu;
@@ -23,6 +38,9 @@ struct DeviceOptions {
   int device = 0;       // of several CUDA devices
   DType activations = DType::kBF16;  // of a CUDA device; on the CPU they are F32
 };
+
+// Bytes that may still be allocated on a CUDA device; opens it. Errors: those of OpenDevice.
+absl::StatusOr<int64_t> FreeCudaMemory(int device);
 
 // The threads that `options` come to.
 int NumThreads(const DeviceOptions& options);

@@ -56,7 +56,7 @@ absl::Status CheckWorkers(const Config& config) {
     if (workers.coordinator.empty()) return absl::OkStatus();
     return Refuse("coordinator", "nobody joins there unless num-nodes is more than 1");
   }
-  if (workers.kind != WorkerKind::kProcesses) return Refuse("num-nodes", "several hosts need --workers process");
+  if (workers.kind == WorkerKind::kThreads) return Refuse("num-nodes", "several hosts need --workers process");
   const std::string host = workers.coordinator.substr(0, workers.coordinator.rfind(':'));
   if (host.empty() || host == workers.coordinator || host == "0.0.0.0" || host.find(':') != std::string::npos) {
     return Refuse("coordinator",

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/weight_options.h"
+#include "kernels/device.h"
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
 #include "server/restart_policy.h"
@@ -29,8 +30,10 @@ struct ModelOptions {
 };
 
 struct EngineOptions {
-  int replicas = 1;              // of the model; what follows is each one's, but for memory and threads
-  int tensor_parallel_size = 1;  // see ParallelSizes
+  std::optional<DeviceKind> device;       // none ("auto"): CUDA where there is a device, else the CPU; see ChooseDevice
+  std::optional<DType> activation_dtype;  // of CUDA devices; none: kF16 for a checkpoint of that type, else kBF16
+  int replicas = 1;                       // of the model; what follows is each one's, but for memory and threads
+  int tensor_parallel_size = 1;           // see ParallelSizes
   int pipeline_parallel_size = 1;
   int expert_parallel_size = 1;
   std::string pipeline_layers;       // "10,12,10"; empty: balanced by cost

@@ -20,8 +20,13 @@ const std::pair<absl::string_view, std::string> kLogFormats[] = {{"text", "text"
 constexpr std::pair<absl::string_view, PrefixCache> kPrefixCaches[] = {
     {"tenant", PrefixCache::kTenant}, {"all", PrefixCache::kAll}, {"off", PrefixCache::kOff}};
 
-constexpr std::pair<absl::string_view, WorkerKind> kWorkerKinds[] = {{"threads", WorkerKind::kThreads},
-                                                                     {"process", WorkerKind::kProcesses}};
+constexpr std::pair<absl::string_view, std::optional<WorkerKind>> kWorkerKinds[] = {
+    {"auto", std::nullopt}, {"threads", WorkerKind::kThreads}, {"process", WorkerKind::kProcesses}};
+
+constexpr std::pair<absl::string_view, std::optional<DeviceKind>> kDeviceKinds[] = {
+    {"auto", std::nullopt}, {"cpu", DeviceKind::kCpu}, {"cuda", DeviceKind::kCuda}};
+constexpr std::pair<absl::string_view, std::optional<DType>> kActivationDTypes[] = {
+    {"auto", std::nullopt}, {"bf16", DType::kBF16}, {"f16", DType::kF16}};
 
 constexpr int kMaxPort = 65535;
 
@@ -51,6 +56,16 @@ const ConfigSetting kSettings[] = {
     {"Model", "max-model-len", "Tokens that a prompt and its output may have together. auto: the model's own limit.",
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.model.max_model_len, .auto_is_zero = true}; }},
 
+    {"Engine", "device",
+     "What computes: the CPU, or CUDA devices, one for each rank. auto: CUDA where there is a device.",
+     [](Config& c) -> SettingRef {
+       return WordSetting<std::optional<DeviceKind>>{&c.engine.device, kDeviceKinds};
+     }},
+    {"Engine", "activation-dtype",
+     "What activations and cached keys and values are on CUDA devices. auto: f16 for weights of f16, else bf16.",
+     [](Config& c) -> SettingRef {
+       return WordSetting<std::optional<DType>>{&c.engine.activation_dtype, kActivationDTypes};
+     }},
     {"Engine", "replicas",
      "Copies of the model that serve side by side. They share the threads, the memory for the KV cache, and, where "
      "ranks are threads, the weights.",
@@ -76,8 +91,7 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef { return NumberSetting{.value = &c.engine.block_size, .most = 1024}; }},
     {"Engine", "kv-cache-memory",
      "Memory for the KV caches of all replicas. auto: what max-num-seqs sequences of full length need on each, at most "
-     "a "
-     "quarter of the memory.",
+     "a quarter of the memory; on CUDA devices, what remains of nine tenths of theirs.",
      [](Config& c) -> SettingRef { return BytesSetting{.value = &c.engine.kv_cache_bytes, .auto_is_zero = true}; }},
     {"Engine", "prefix-cache",
      "Who shares what was computed for prompts that begin alike: requests of one tenant, all, or none. "
@@ -105,9 +119,9 @@ const ConfigSetting kSettings[] = {
 
     {"Workers", "workers",
      "What ranks are: threads of the server, or processes. A process that dies costs its replica a restart, and no "
-     "request.",
+     "request. auto: processes on CUDA devices and with several hosts, else threads.",
      [](Config& c) -> SettingRef {
-       return WordSetting<WorkerKind>{&c.workers.kind, kWorkerKinds};
+       return WordSetting<std::optional<WorkerKind>>{&c.workers.kind, kWorkerKinds};
      }},
     {"Workers", "step-timeout",
      "A step that takes longer than this, and twenty times as long as others, is hung: its engine is ended.",

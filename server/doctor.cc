@@ -84,14 +84,34 @@ DoctorCheck CheckMemory(const Machine& machine) {
                usable, kLeastMemory, kAmpleMemory);
 }
 
-DoctorCheck CheckGpus(const Machine& machine) {
+std::string Describe(const CudaSupport& cuda) {
+  std::vector<std::string> devices;
+  for (const CudaDevice& device : cuda.devices) {
+    devices.push_back(absl::StrCat(device.name, " (sm ", device.capability, ", ", Size(device.memory_bytes), ")"));
+  }
+  return absl::StrJoin(devices, ", ");
+}
+
+// What the machine has, and then whether this binary can use it.
+DoctorCheck CheckGpus(const Machine& machine, const CudaSupport& cuda) {
+  if (!cuda.devices.empty()) return Pass("gpu", absl::StrCat(Describe(cuda), ", kernels for sm ", cuda.built_for));
   const int64_t count = std::max(machine.num_nvidia_cards, machine.num_nvidia_devices);
+  if (machine.nvidia_driver && machine.num_nvidia_devices > 0 && cuda.built_for.empty()) {
+    return Warn("gpu", absl::StrCat(count, ", but this binary was built without CUDA: the CPU serves"),
+                "build it with the CUDA toolkit: cmake -DWEFT_CUDA=ON");
+  }
   if (machine.nvidia_driver && machine.num_nvidia_devices == 0) {
     return Warn("gpu", absl::StrCat("driver ", *machine.nvidia_driver, ", but no device in /dev: the CPU serves"),
                 "give the container its devices: docker run --gpus all, or in Kubernetes an nvidia.com/gpu limit");
   }
-  if (machine.nvidia_driver) return Pass("gpu", absl::StrCat(count, ", driver ", *machine.nvidia_driver));
-  if (count == 0) return Pass("gpu", "none: the CPU serves");
+  if (machine.nvidia_driver) {
+    return Warn("gpu", absl::StrCat(count, ", driver ", *machine.nvidia_driver, ", but CUDA says: ", cuda.problem),
+                "install the driver that this CUDA version wants; nvidia-smi tells what is there");
+  }
+  if (count == 0) {
+    return Pass("gpu", cuda.built_for.empty() ? "none: the CPU serves"
+                                              : absl::StrCat("none: the CPU serves (CUDA says: ", cuda.problem, ")"));
+  }
   return Warn("gpu", absl::StrCat(count, ", without a driver: the CPU serves"), "install NVIDIA's driver");
 }
 
@@ -141,14 +161,14 @@ absl::string_view Word(Verdict verdict) {
 
 }  // namespace
 
-std::vector<DoctorCheck> RunDoctor(const Machine& machine, cpu::Isa isa) {
-  return {CheckCpu(machine, isa), CheckCores(machine),     CheckMemory(machine),    CheckGpus(machine),
+std::vector<DoctorCheck> RunDoctor(const Machine& machine, cpu::Isa isa, const CudaSupport& cuda) {
+  return {CheckCpu(machine, isa), CheckCores(machine),     CheckMemory(machine),    CheckGpus(machine, cuda),
           CheckShm(machine),      CheckOpenFiles(machine), CheckHugePages(machine), CheckClock(machine)};
 }
 
 int DoctorMain(std::ostream& out) {
   int status = 0;
-  for (const DoctorCheck& check : RunDoctor(InspectMachine(), cpu::DetectIsa())) {
+  for (const DoctorCheck& check : RunDoctor(InspectMachine(), cpu::DetectIsa(), FindCuda())) {
     out << Word(check.verdict) << " " << check.name << ": " << check.found << "\n";
     if (!check.remedy.empty()) out << "     " << check.remedy << "\n";
     if (check.verdict == Verdict::kFail) status = 1;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/device.h"
 #include "server/machine.h"
 
 namespace weft {
@@ -24,9 +25,10 @@ struct DoctorCheck {
   std::string remedy;  // what to do about it; empty exactly when the verdict is kPass
 };
 
-// All checks, in the order in which they are printed. `isa` is the kernel path that the CPU's features select.
-// What the machine does not show passes, and `found` says that it is not visible.
-std::vector<DoctorCheck> RunDoctor(const Machine& machine, cpu::Isa isa);
+// All checks, in the order in which they are printed. `isa` is the kernel path that the CPU's features select, `cuda`
+// what this binary can do with the GPUs. What the machine does not show passes, and `found` says that it is not
+// visible.
+std::vector<DoctorCheck> RunDoctor(const Machine& machine, cpu::Isa isa, const CudaSupport& cuda);
 
 // Checks this machine. Prints a line a check, "pass memory: 23.5 GiB, ...", and under it the remedy if there is one.
 // Returns the exit status: 1 if a check failed, 0 otherwise.

@@ -21,12 +21,26 @@
 namespace weft {
 namespace {
 
+// What a replica's KV cache may have, where the operator leaves it open: a quarter of the host's memory for all
+// replicas; on CUDA devices, what weights and steps leave of each rank's.
+absl::StatusOr<int64_t> KvBudget(const EngineOptions& engine, const DeviceChoice& choice, const ModelConfig& config,
+                                 const EngineSetup& setup) {
+  if (choice.device.kind == DeviceKind::kCpu) return UsableMemory() / 4 / engine.replicas;
+  ASSIGN_OR_RETURN(const std::vector<ParallelPlan> plans, MakePlans(config, setup.parallel));
+  int64_t most = 0;
+  for (const ParallelPlan& plan : plans) {
+    const MemoryNeed need = MemoryNeedOf(config, setup, {plan});
+    most = std::max(most, need.weights + need.step);
+  }
+  return std::max(int64_t{0}, choice.device_memory_bytes - most) * static_cast<int64_t>(plans.size());
+}
+
 // Longest context and size of each replica's KV cache, where the operator leaves them open: the model's own limit, and
-// a cache for max-num-seqs such sequences, as far as a quarter of the memory holds them for all replicas. Only when
-// both are open does the context shrink to what the cache holds; a cache that was asked for and is too small is refused
-// by the engine, with arithmetic.
-absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const ModelConfig& config,
-                         EngineSetup& options) {
+// a cache for max-num-seqs such sequences, as far as its budget holds them. Only when both are open does the context
+// shrink to what the cache holds; a cache that was asked for and is too small is refused by the engine, with
+// arithmetic.
+absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine, const DeviceChoice& choice,
+                         const ModelConfig& config, EngineSetup& options) {
   const int64_t trained = config.max_position_embeddings;
   if (model.max_model_len > trained) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -36,7 +50,10 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
     return absl::InvalidArgumentError("max-model-len: 1 token leaves no room for a prompt and an output");
   }
   ASSIGN_OR_RETURN(const int64_t block_bytes, KvCacheBytes(config, options, options.block_size));
-  const int64_t budget = (engine.kv_cache_bytes > 0 ? engine.kv_cache_bytes : UsableMemory() / 4) / engine.replicas;
+  int64_t budget = engine.kv_cache_bytes / engine.replicas;
+  if (budget == 0) {
+    ASSIGN_OR_RETURN(budget, KvBudget(engine, choice, config, options));
+  }
   const int64_t budget_tokens = budget / block_bytes * options.block_size;
   const bool both_open = model.max_model_len == 0 && engine.kv_cache_bytes == 0;
   const int64_t longest = both_open ? std::clamp<int64_t>(budget_tokens, 2, trained) : trained;
@@ -48,14 +65,25 @@ absl::Status SizeContext(const ModelOptions& model, const EngineOptions& engine,
   return absl::OkStatus();
 }
 
+// Each rank has a device.
+absl::Status CheckDevices(const DeviceChoice& choice, const ModelConfig& model, const EngineSetup& setup,
+                          const std::vector<ParallelPlan>& plans) {
+  for (const ParallelPlan& plan : plans) {
+    RETURN_IF_ERROR(CheckMemory(MemoryNeedOf(model, setup, {plan}), choice.device_memory_bytes));
+  }
+  return absl::OkStatus();
+}
+
 // On this machine, before anything is read or allocated for it.
-absl::Status CheckMachine(const Config& config, const ModelConfig& model, const EngineSetup& setup,
-                          std::vector<std::string>& warnings) {
+absl::Status CheckMachine(const Config& config, const DeviceChoice& choice, const ModelConfig& model,
+                          const EngineSetup& setup, std::vector<std::string>& warnings) {
   const int num_nodes = config.workers.num_nodes;
   ASSIGN_OR_RETURN(std::vector<ParallelPlan> plans, MakePlans(model, setup.parallel));
   plans.resize(plans.size() / static_cast<size_t>(num_nodes));  // the first are here
+  if (choice.device.kind == DeviceKind::kCuda) return CheckDevices(choice, model, setup, plans);
   MemoryNeed need = MemoryNeedOf(model, setup, plans);
-  if (config.workers.kind != WorkerKind::kThreads) need.weights *= config.engine.replicas;  // threads share them
+  need.step *= config.engine.replicas;
+  if (choice.workers != WorkerKind::kThreads) need.weights *= config.engine.replicas;  // threads share them
   need.kv_cache *= config.engine.replicas;
   need.messages *= config.engine.replicas;
   RETURN_IF_ERROR(CheckMemory(need, UsableMemory()));
@@ -68,12 +96,12 @@ absl::Status CheckMachine(const Config& config, const ModelConfig& model, const 
   return absl::OkStatus();
 }
 
-EngineSetup SetupFor(const Config& config, const ModelDir& files) {
+EngineSetup SetupFor(const Config& config, const DeviceChoice& choice, const ModelDir& files) {
   EngineSetup options;
   options.model_dir = files;
   options.weights.format = config.model.load_format;
   options.weights.dtype = config.model.weight_dtype;
-  options.device.num_threads = config.engine.threads;
+  options.device = choice.device;
   options.parallel = {.tensor = config.engine.tensor_parallel_size,
                       .pipeline = config.engine.pipeline_parallel_size,
                       .expert = config.engine.expert_parallel_size,
@@ -115,18 +143,19 @@ RemoteOptions RemoteOptionsFor(const Config& config) {
 
 }  // namespace
 
-absl::StatusOr<EngineSetup> PlanEngines(const Config& config, const ModelDir& files, const ModelConfig& model,
-                                        std::vector<std::string>& warnings) {
-  EngineSetup setup = SetupFor(config, files);
-  RETURN_IF_ERROR(SizeContext(config.model, config.engine, model, setup));
-  RETURN_IF_ERROR(CheckMachine(config, model, setup, warnings));
-  return setup;
+absl::StatusOr<EnginePlan> PlanEngines(const Config& config, const ModelDir& files, const ModelConfig& model,
+                                       std::vector<std::string>& warnings) {
+  ASSIGN_OR_RETURN(const DeviceChoice choice, ChooseDevice(config, model, FindCuda()));
+  EnginePlan plan{.setup = SetupFor(config, choice, files), .workers = choice.workers};
+  RETURN_IF_ERROR(SizeContext(config.model, config.engine, choice, model, plan.setup));
+  RETURN_IF_ERROR(CheckMachine(config, choice, model, plan.setup, warnings));
+  return plan;
 }
 
 absl::StatusOr<std::unique_ptr<EngineSource>> OpenEngineSource(const Config& config, const ModelConfig& model,
-                                                               const EngineSetup& setup) {
-  if (config.workers.kind == WorkerKind::kThreads) return LocalEngines::Load(model, setup, config.engine.replicas);
-  return RemoteEngines::Start(model, setup, RemoteOptionsFor(config));
+                                                               const EnginePlan& plan) {
+  if (plan.workers == WorkerKind::kThreads) return LocalEngines::Load(model, plan.setup, config.engine.replicas);
+  return RemoteEngines::Start(model, plan.setup, RemoteOptionsFor(config));
 }
 
 }  // namespace weft

@@ -101,15 +101,15 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   if (!templates.ok() && !absl::IsNotFound(templates.status())) return templates.status();
   phases.End("chat_template", 0.11);
 
-  ASSIGN_OR_RETURN(EngineSetup options, PlanEngines(config, files, model_config, model.warnings));
-  options.weights.observer = phases.Observe("weights", 0.95);
-  ASSIGN_OR_RETURN(model.engine_source, OpenEngineSource(config, model_config, options));
-  const bool are_loaded = config.workers.kind == WorkerKind::kThreads;  // processes load when engines open
+  ASSIGN_OR_RETURN(EnginePlan plan, PlanEngines(config, files, model_config, model.warnings));
+  plan.setup.weights.observer = phases.Observe("weights", 0.95);
+  ASSIGN_OR_RETURN(model.engine_source, OpenEngineSource(config, model_config, plan));
+  const bool are_loaded = plan.workers == WorkerKind::kThreads;  // processes load when engines open
   if (are_loaded) phases.End("weights", 0.95);
-  if (config.model.max_model_len == 0 && options.max_model_len < model_config.max_position_embeddings) {
-    model.warnings.push_back(absl::StrCat("max-model-len is ", options.max_model_len, ", not the model's ",
+  if (config.model.max_model_len == 0 && plan.setup.max_model_len < model_config.max_position_embeddings) {
+    model.warnings.push_back(absl::StrCat("max-model-len is ", plan.setup.max_model_len, ", not the model's ",
                                           model_config.max_position_embeddings,
-                                          ": a quarter of the memory holds no more; see kv-cache-memory"));
+                                          ": the KV cache holds no more; see kv-cache-memory"));
   }
 
   ASSIGN_OR_RETURN(model.engines, OpenWarmEngines(*model.engine_source, config.engine.replicas));
@@ -119,7 +119,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const Config& config, const LoadingP
   if (model.info.names.empty()) model.info.names = {BaseName(dir)};
   model.info.root = dir;
   model.info.created = absl::Now();
-  model.info.max_model_len = options.max_model_len;
+  model.info.max_model_len = plan.setup.max_model_len;
   model.info.vocab_size = model_config.vocab_size;
   model.info.fingerprint = ModelFingerprint(config.model, files);
   return model;

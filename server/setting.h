@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/weight_options.h"
+#include "kernels/device.h"
 #include "kernels/dtype.h"
 #include "server/prefix_cache.h"
 #include "server/worker_options.h"
@@ -72,7 +73,8 @@ struct WordSetting {
 
 using SettingRef = std::variant<TextSetting, ListSetting, SwitchSetting, NumberSetting, FractionSetting, BytesSetting,
                                 DurationSetting, WordSetting<std::string>, WordSetting<LoadFormat>,
-                                WordSetting<PrefixCache>, WordSetting<WorkerKind>, WordSetting<std::optional<DType>>>;
+                                WordSetting<PrefixCache>, WordSetting<std::optional<WorkerKind>>,
+                                WordSetting<std::optional<DType>>, WordSetting<std::optional<DeviceKind>>>;
 
 // Reads `texts` (one, but for a list) into the setting. The message says what is wrong and what would be right, without
 // the setting's name. What was there stays on error.

@@ -1,6 +1,7 @@
 // What an operator may choose about the ranks' processes and hosts.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -13,10 +14,10 @@ enum class WorkerKind {
 };
 
 struct WorkerOptions {
-  WorkerKind kind = WorkerKind::kThreads;
-  std::string wrapper;      // words before the command that starts a worker, such as "numactl -m 0"
-  int num_nodes = 1;        // hosts of the engine
-  std::string coordinator;  // "host:port" that workers of other hosts join at; this host's address for them, too
+  std::optional<WorkerKind> kind;  // none ("auto"): processes on CUDA devices and with several hosts; see ChooseDevice
+  std::string wrapper;             // words before the command that starts a worker, such as "numactl -m 0"
+  int num_nodes = 1;               // hosts of the engine
+  std::string coordinator;         // "host:port" that workers of other hosts join at; this host's address for them, too
   std::string tls_cert_file;
   std::string tls_key_file;
   std::string tls_ca_file;

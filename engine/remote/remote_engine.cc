@@ -127,6 +127,8 @@ absl::StatusOr<std::unique_ptr<Engine>> RemoteEngines::Open(int replica) {
                                    .config_digest = config_digest_,
                                    .address = options_.address,
                                    .threads_per_rank = std::max(1, NumThreads(setup_.device) / num_here),
+                                   .num_nodes = options_.num_nodes,
+                                   .first_device = replica * setup_.parallel.num_ranks() / options_.num_nodes,
                                    .command = options_.command,
                                    .environment = options_.environment,
                                    .join_timeout = options_.join_timeout,

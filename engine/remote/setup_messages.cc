@@ -39,6 +39,8 @@ void WriteSetup(const EngineSetup& setup, v1::Assignment& message) {
   message.set_max_num_batched_tokens(setup.max_num_batched_tokens);
   message.set_block_size(setup.block_size);
   message.set_kv_cache_bytes(setup.kv_cache_bytes);
+  message.set_device_kind(static_cast<int32_t>(setup.device.kind));
+  message.set_activation_dtype(static_cast<int32_t>(setup.device.activations));
 }
 
 absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
@@ -50,7 +52,9 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
                          IsSize(message.block_size(), kMaxCount) && message.kv_cache_bytes() > 0;
   const bool dtype_ok = !message.has_weight_dtype() || IsDType(message.weight_dtype());
   const bool format_ok = message.load_format() >= 0 && message.load_format() <= static_cast<int>(LoadFormat::kDummy);
-  if (!sizes_ok || !limits_ok || !dtype_ok || !format_ok) {
+  const bool device_ok = message.device_kind() >= 0 && message.device_kind() <= static_cast<int>(DeviceKind::kCuda) &&
+                         IsDType(message.activation_dtype());
+  if (!sizes_ok || !limits_ok || !dtype_ok || !format_ok || !device_ok) {
     return absl::InvalidArgumentError("the server's assignment has a number out of range");
   }
   EngineSetup setup{.model_dir = ModelDir(message.model_dir()),
@@ -58,7 +62,8 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
                                 .dtype = std::nullopt,
                                 .dummy_seed = message.dummy_seed(),
                                 .observer = {}},
-                    .device = {},
+                    .device = {.kind = static_cast<DeviceKind>(message.device_kind()),
+                               .activations = static_cast<DType>(message.activation_dtype())},
                     .parallel = {.tensor = message.tensor_size(),
                                  .pipeline = message.pipeline_size(),
                                  .expert = message.expert_size(),

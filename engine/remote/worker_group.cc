@@ -142,6 +142,7 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
   assignment.set_scope(scope_);
   assignment.set_peer_timeout_seconds(absl::ToDoubleSeconds(context_.peer_timeout));
   const PlacedWorker& placed = *workers_[index].placed;
+  const int ranks_a_host = context_.setup.parallel.num_ranks() / context_.num_nodes;
   if (placed.node_rank == 0) {
     assignment.set_address(context_.address);
     assignment.set_threads_per_rank(context_.threads_per_rank);
@@ -150,6 +151,7 @@ v1::Assignment WorkerGroup::AssignmentFor(size_t index) const {
     const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
     v1::RankPlace& place = *assignment.add_ranks();
     WritePlan(plan, place);
+    place.set_device(context_.first_device + rank.rank % ranks_a_host);
     const auto write = [](GroupKind kind, const GroupMemory* memory, v1::GroupPlace& group) {
       group.set_kind(static_cast<int32_t>(kind));
       if (kind == GroupKind::kMemory) group.set_memory_fd(memory->fd());

@@ -36,8 +36,10 @@ struct WorkerGroupContext {
   const std::vector<ParallelPlan>& plans;
   const std::vector<PlacedWorker>& placement;
   const std::string& config_digest;
-  const std::string& address;        // of this host, for the others; empty: there are none
-  int threads_per_rank = 1;          // on this host
+  const std::string& address;  // of this host, for the others; empty: there are none
+  int threads_per_rank = 1;    // on this host
+  int num_nodes = 1;
+  int first_device = 0;              // of the group's ranks on each host, which have devices one after the other
   std::vector<std::string> command;  // that starts a worker here
   std::vector<std::string> environment;
   absl::Duration join_timeout;  // for all to join

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -60,6 +61,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const WorkerProcessOp
 struct LoadedRank {
   PlacedRank placed;
   ParallelPlan plan;
+  DeviceOptions device;
   std::shared_ptr<const ModelWeights> weights;
   int tensor_fd = -1;
   int stages_fd = -1;
@@ -172,17 +174,15 @@ class WorkerLife {
                      .tensor_group = static_cast<GroupKind>(place.tensor_group().kind()),
                      .stages = static_cast<GroupKind>(place.stages().kind())};
       rank.plan = plans[static_cast<size_t>(place.rank())];
+      rank.device = setup_.device;
+      rank.device.device = place.device();
       rank.tensor_fd = place.tensor_group().memory_fd();
       rank.stages_fd = place.stages().memory_fd();
       own_plans.push_back(rank.plan);
     }
     if (loaded_.empty()) return absl::InternalError("the server has no rank for this worker");
-    if (options_.usable_memory_bytes > 0) {
-      RETURN_IF_ERROR(CheckMemory(MemoryNeedOf(config_, setup_, own_plans), options_.usable_memory_bytes));
-    }
-    ASSIGN_OR_RETURN(loading_device_, OpenDevice(setup_.device));
-    ASSIGN_OR_RETURN(std::vector<ModelWeights> weights,
-                     LoadRankWeights(setup_.model_dir, config_, own_plans, setup_.weights, *loading_device_));
+    RETURN_IF_ERROR(CheckRanksMemory(own_plans));
+    ASSIGN_OR_RETURN(std::vector<ModelWeights> weights, LoadOnDevices(own_plans));
     v1::WorkerMessage message;
     for (size_t i = 0; i < loaded_.size(); ++i) {
       loaded_[i].weights = std::make_shared<const ModelWeights>(std::move(weights[i]));
@@ -194,11 +194,40 @@ class WorkerLife {
     return absl::OkStatus();
   }
 
+  // What a device has is known here alone.
+  absl::Status CheckRanksMemory(const std::vector<ParallelPlan>& plans) {
+    if (setup_.device.kind == DeviceKind::kCpu) {
+      if (options_.usable_memory_bytes == 0) return absl::OkStatus();
+      return CheckMemory(MemoryNeedOf(config_, setup_, plans), options_.usable_memory_bytes);
+    }
+    for (const LoadedRank& rank : loaded_) {
+      ASSIGN_OR_RETURN(const int64_t free, FreeCudaMemory(rank.device.device));
+      RETURN_IF_ERROR(CheckMemory(MemoryNeedOf(config_, setup_, {rank.plan}), free));
+    }
+    return absl::OkStatus();
+  }
+
+  // On the CPU all ranks' on one; a CUDA device has those of its rank.
+  absl::StatusOr<std::vector<ModelWeights>> LoadOnDevices(const std::vector<ParallelPlan>& plans) {
+    const size_t ranks_a_device = setup_.device.kind == DeviceKind::kCpu ? plans.size() : 1;
+    std::vector<ModelWeights> weights;
+    for (size_t i = 0; i < plans.size(); i += ranks_a_device) {
+      ASSIGN_OR_RETURN(loading_devices_.emplace_back(), OpenDevice(loaded_[i].device));
+      ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
+                       LoadRankWeights(setup_.model_dir, config_, absl::MakeConstSpan(plans).subspan(i, ranks_a_device),
+                                       setup_.weights, *loading_devices_.back()));
+      std::move(loaded.begin(), loaded.end(), std::back_inserter(weights));
+    }
+    return weights;
+  }
+
   absl::Status Connect(const v1::Assignment& assignment) {
     ASSIGN_OR_RETURN(std::vector<RankCommunicators> communicators, MeetOthers(assignment));
     std::vector<WorkerParts> parts;
     for (size_t i = 0; i < loaded_.size(); ++i) {
-      ASSIGN_OR_RETURN(WorkerParts rank, MakeWorkerParts(config_, setup_, limits_, loaded_[i].plan,
+      EngineSetup setup = setup_;
+      setup.device = loaded_[i].device;
+      ASSIGN_OR_RETURN(WorkerParts rank, MakeWorkerParts(config_, setup, limits_, loaded_[i].plan,
                                                          std::move(loaded_[i].weights), std::move(communicators[i])));
       parts.push_back(std::move(rank));
     }
@@ -344,7 +373,7 @@ class WorkerLife {
   EngineSetup setup_;
   ModelConfig config_;
   EngineLimits limits_;
-  std::unique_ptr<Backend> loading_device_;  // the weights' memory is its own
+  std::vector<std::unique_ptr<Backend>> loading_devices_;  // the weights' memory is its own
   std::vector<LoadedRank> loaded_;
   absl::Time told_progress_;
   absl::Mutex saying_;  // held while a message is written

@@ -20,6 +20,7 @@ class CpuBackend final : public Backend {
   explicit CpuBackend(int num_threads, Isa isa = DetectIsa());
 
   DType activation_dtype() const override { return DType::kF32; }
+  void UseFromThisThread() override {}
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;

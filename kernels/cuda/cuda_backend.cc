@@ -5,17 +5,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_status.h"
 #include "kernels/status_macros.h"
 #include "kernels/stored_row.h"
 
 namespace weft::cuda {
 namespace {
-
-absl::Status ToStatus(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text = absl::StrCat(what, ": ", cudaGetErrorString(error));
-  return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
-}
 
 WeightView ViewOf(const Weight& weight) {
   return {weight.data.data(), weight.scale.As<const float>(), weight.bias.As<const float>()};
@@ -39,6 +34,8 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
 CudaBackend::~CudaBackend() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
+
+void CudaBackend::UseFromThisThread() { Check(cudaSetDevice(options_.device), "SetDevice", {}); }
 
 void CudaBackend::Check(cudaError_t error, absl::string_view op, const Tensor& shape) {
   if (error == cudaSuccess || !failure_.ok()) return;

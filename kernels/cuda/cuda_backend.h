@@ -33,6 +33,7 @@ class CudaBackend final : public Backend {
   CudaBackend& operator=(const CudaBackend&) = delete;
 
   DType activation_dtype() const override { return options_.activations; }
+  void UseFromThisThread() override;
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;

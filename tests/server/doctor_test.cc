@@ -38,7 +38,7 @@ DoctorCheck Find(const std::vector<DoctorCheck>& checks, const std::string& name
 }
 
 TEST(DoctorTest, PassesAGoodMachine) {
-  for (const DoctorCheck& check : RunDoctor(GoodMachine(), cpu::Isa::kAvx2)) {
+  for (const DoctorCheck& check : RunDoctor(GoodMachine(), cpu::Isa::kAvx2, {})) {
     EXPECT_EQ(check.verdict, Verdict::kPass) << check.name << ": " << check.found;
   }
 }
@@ -46,13 +46,13 @@ TEST(DoctorTest, PassesAGoodMachine) {
 TEST(DoctorTest, PassesWhatTheSystemDoesNotShow) {
   Machine blind;
   blind.shm_bytes = GoodMachine().shm_bytes;
-  for (const DoctorCheck& check : RunDoctor(blind, cpu::Isa::kAvx2)) {
+  for (const DoctorCheck& check : RunDoctor(blind, cpu::Isa::kAvx2, {})) {
     EXPECT_EQ(check.verdict, Verdict::kPass) << check.name << ": " << check.found;
   }
 }
 
 TEST(DoctorTest, NamesTheKernelsThatTheCpuSelects) {
-  const DoctorCheck cpu = Find(RunDoctor(GoodMachine(), cpu::Isa::kAvx2), "cpu");
+  const DoctorCheck cpu = Find(RunDoctor(GoodMachine(), cpu::Isa::kAvx2, {}), "cpu");
   EXPECT_THAT(cpu.found, HasSubstr("Loom 9000"));
   EXPECT_THAT(cpu.found, HasSubstr(std::string(cpu::IsaName(cpu::Isa::kAvx2))));
 }
@@ -88,15 +88,50 @@ TEST(DoctorTest, JudgesEachAilment) {
     SCOPED_TRACE(ailment.description);
     Machine machine = GoodMachine();
     ailment.afflict(machine);
-    const DoctorCheck check = Find(RunDoctor(machine, cpu::Isa::kAvx2), ailment.check);
+    const DoctorCheck check = Find(RunDoctor(machine, cpu::Isa::kAvx2, {}), ailment.check);
     EXPECT_EQ(check.verdict, ailment.verdict) << check.found;
     EXPECT_THAT(check.remedy, HasSubstr(ailment.remedy));
     EXPECT_EQ(check.remedy.empty(), check.verdict == Verdict::kPass);
   }
 }
 
+struct GpuCase {
+  const char* description;
+  bool has_driver;
+  CudaSupport cuda;
+  Verdict verdict;
+  const char* found;  // a part of it
+};
+
+TEST(DoctorTest, SaysWhatTheBinaryCanDoWithGpus) {
+  const CudaDevice device{.name = "Shuttle", .capability = "9.0", .memory_bytes = int64_t{80} << 30};
+  const GpuCase cases[] = {
+      {"served", true, {.built_for = "80, 90a", .devices = {device}}, Verdict::kPass, "Shuttle (sm 9.0, 80.0 GiB)"},
+      {"built without", true, {}, Verdict::kWarn, "built without CUDA"},
+      {"an old driver", true, {.built_for = "80", .problem = "too old"}, Verdict::kWarn, "CUDA says: too old"},
+      {"no driver",
+       false,
+       {.built_for = "80", .problem = "no driver"},
+       Verdict::kPass,
+       "the CPU serves (CUDA says: no"},
+      {"neither", false, {}, Verdict::kPass, "none: the CPU serves"},
+  };
+  for (const GpuCase& c : cases) {
+    SCOPED_TRACE(c.description);
+    Machine machine = GoodMachine();
+    if (c.has_driver) {
+      machine.nvidia_driver = "580";
+      machine.num_nvidia_devices = 1;
+    }
+    const DoctorCheck check = Find(RunDoctor(machine, cpu::Isa::kAvx2, c.cuda), "gpu");
+    EXPECT_EQ(check.verdict, c.verdict) << check.found;
+    EXPECT_THAT(check.found, HasSubstr(c.found));
+    EXPECT_EQ(check.remedy.empty(), check.verdict == Verdict::kPass);
+  }
+}
+
 TEST(DoctorTest, WarnsOfPortableKernels) {
-  EXPECT_EQ(Find(RunDoctor(GoodMachine(), cpu::Isa::kPortable), "cpu").verdict, Verdict::kWarn);
+  EXPECT_EQ(Find(RunDoctor(GoodMachine(), cpu::Isa::kPortable, {}), "cpu").verdict, Verdict::kWarn);
 }
 
 // A folder stands for the root of a machine.

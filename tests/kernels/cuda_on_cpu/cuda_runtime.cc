@@ -20,6 +20,8 @@ cudaError_t Report(std::string failure) {
 
 }  // namespace weft::cuda
 
+constexpr size_t kMemoryBytes = size_t{1} << 30;
+
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
@@ -36,6 +38,21 @@ const char* cudaGetErrorString(cudaError_t error) {
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {.name = "a thread of the CPU", .major = 8, .minor = 0, .totalGlobalMem = kMemoryBytes};
+  return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *free = *total = kMemoryBytes;
   return cudaSuccess;
 }
 
