@@ -1,9 +1,11 @@
 // A batch's arrays in device memory.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/engine.h"
 #include "kernels/backend.h"
@@ -11,27 +13,41 @@
 
 namespace weft {
 
-// Allocated once, for the largest step; filled by each step's Load. Owned by a Worker. Keeps the block tables of all
-// slots between steps.
+// Allocated once, for the largest step; filled by each step's Load, with one copy. Owned by a Worker. Keeps the block
+// tables of all slots between steps.
 class StepInput {
  public:
   static absl::StatusOr<StepInput> Allocate(const EngineLimits& limits, Backend& backend);
 
-  // Copies the batch's arrays. Requires every token id to be a token.
+  // Copies the batch's arrays. Requires every token id to be a token, and that the copy of the Load before last is
+  // done.
   void Load(const Batch& batch, Backend& backend);
 
-  const int32_t* token_ids() const { return token_ids_.As<int32_t>(); }  // [num_tokens]
+  const int32_t* token_ids() const { return At(token_ids_); }  // [num_tokens]
   const int32_t* sampled_tokens() const {
-    return sampled_tokens_.As<int32_t>();
-  }  // [num_samples] each comes before a token to be drawn or scored
+    return At(sampled_tokens_);
+  }  // [num_samples] each comes before a token to
+     // be drawn or scored
   const RowMap& rows() const { return rows_; }
   int num_tokens() const { return rows_.num_tokens; }
   int num_samples() const { return num_samples_; }
 
  private:
-  StepInput() = default;
+  // Part of an array of ints.
+  struct Section {
+    int64_t begin = 0;
+    int64_t count = 0;
+  };
 
-  Buffer token_ids_, positions_, row_begin_, block_begin_, sampled_tokens_;
+  StepInput() = default;
+  int32_t* At(const Section& section) const { return device_.As<int32_t>() + section.begin; }
+  void Fill(const Section& section, absl::Span<const int32_t> values, int32_t* host) const;
+
+  Section token_ids_, positions_, row_begin_, block_begin_, sampled_tokens_;
+  Section table_changes_;  // pairs of place and block; last, as most steps have few
+  Buffer device_;
+  std::array<Buffer, 2> host_;  // in turn: one step's copy may be under way while the next is filled in
+  size_t turn_ = 0;
   Buffer block_tables_;  // [max_num_seqs, blocks_a_slot_]
   int64_t blocks_a_slot_ = 0;
   RowMap rows_;

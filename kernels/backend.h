@@ -36,6 +36,9 @@ class Backend {
 
   // Memory. Allocate fails with ResourceExhausted, naming the bytes; memory is zeroed and 64-byte aligned.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  // Host memory, zeroed, that copies read and write while the host goes on: it may be changed once they are done.
+  // Copies of other host memory are done when the call returns.
+  virtual absl::StatusOr<Buffer> AllocateHost(size_t bytes) = 0;
   virtual void CopyFromHost(void* device, const void* host, size_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
   // Waits for everything enqueued; the first error since the last call.
@@ -75,6 +78,9 @@ class Backend {
   // out = silu(gate) * up.                                                                gate_up: [T, 2 F], out: [T,
   // F]
   virtual void SwiGlu(Tensor gate_up, Tensor out) = 0;
+
+  // target[pairs[2 i]] = pairs[2 i + 1] for i < count. Places are distinct.               pairs: [count, 2]
+  virtual void ScatterPairs(const int32_t* pairs, int count, int32_t* target) = 0;
 
   // out[i] = x[rows[i]].                                                                  out: [R, H]
   virtual void GatherRows(Tensor x, const int32_t* rows, Tensor out) = 0;

@@ -106,6 +106,10 @@ void CpuBackend::SwiGlu(Tensor gate_up, Tensor out) {
   });
 }
 
+void CpuBackend::ScatterPairs(const int32_t* pairs, int count, int32_t* target) {
+  for (int i = 0; i < count; ++i) target[pairs[2 * i]] = pairs[2 * i + 1];
+}
+
 void CpuBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
   ForRows(context_, out.rows, out.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -52,6 +52,16 @@ absl::StatusOr<Buffer> CudaBackend::Allocate(size_t bytes) {
   return buffer;
 }
 
+// Pinned.
+absl::StatusOr<Buffer> CudaBackend::AllocateHost(size_t bytes) {
+  void* data = nullptr;
+  const size_t at_least = std::max<size_t>(bytes, 1);
+  RETURN_IF_ERROR(
+      ToStatus(cudaMallocHost(&data, at_least), absl::StrCat("no pinned memory left for ", bytes, " bytes")));
+  std::memset(data, 0, at_least);
+  return Buffer(data, bytes, [](void* p) { cudaFreeHost(p); });
+}
+
 void CudaBackend::CopyFromHost(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return;
   Check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_), "CopyFromHost", {});
@@ -155,6 +165,10 @@ void CudaBackend::Attention(Tensor qkv, const AttentionArgs& args, const RowMap&
 }
 
 void CudaBackend::SwiGlu(Tensor gate_up, Tensor out) { Check(LaunchSwiGlu(gate_up, out, stream_), "SwiGlu", out); }
+
+void CudaBackend::ScatterPairs(const int32_t* pairs, int count, int32_t* target) {
+  Check(LaunchScatterPairs(pairs, count, target, stream_), "ScatterPairs", {.rows = count, .cols = 2});
+}
 
 void CudaBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
   Check(LaunchGatherRows(x, rows, out, stream_), "GatherRows", out);

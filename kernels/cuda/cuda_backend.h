@@ -35,6 +35,7 @@ class CudaBackend final : public Backend {
   DType activation_dtype() const override { return options_.activations; }
   void UseFromThisThread() override;
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+  absl::StatusOr<Buffer> AllocateHost(size_t bytes) override;
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   absl::Status Synchronize() override;
@@ -51,6 +52,7 @@ class CudaBackend final : public Backend {
                        const RowMap& rows, const KvView& kv) override;
   void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
   void SwiGlu(Tensor gate_up, Tensor out) override;
+  void ScatterPairs(const int32_t* pairs, int count, int32_t* target) override;
   void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
   void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) override;
   void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) override;

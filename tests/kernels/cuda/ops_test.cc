@@ -64,6 +64,17 @@ TEST_P(OpsTest, GatherRows) {
   }
 }
 
+TEST_P(OpsTest, ScatterPairs) {
+  for (const int count : {0, 1, 300}) {
+    std::vector<int32_t> target(500, -1), pairs;
+    for (int i = 0; i < count; ++i) pairs.insert(pairs.end(), {i * 7 % 500, i});
+    const DeviceArray<int32_t> device_target(*device_, target), device_pairs(*device_, pairs);
+    device_->ScatterPairs(device_pairs.data(), count, device_target.data());
+    cpu_.ScatterPairs(pairs.data(), count, target.data());
+    EXPECT_EQ(device_target.FromDevice(), target);
+  }
+}
+
 TEST_P(OpsTest, AddGated) {
   for (const Shape& shape : kShapes) {
     Twin gate = Random(shape.rows, 1, 1), x = Random(shape.rows, shape.cols, 2),
