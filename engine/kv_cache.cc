@@ -18,7 +18,7 @@ absl::StatusOr<KvCache> KvCache::Allocate(const ModelConfig& config, const Paral
   const auto num_kv_heads = static_cast<int>(HeadsOf(config, plan).kv_heads.size());
   KvCache cache({nullptr, nullptr, options.dtype, num_kv_heads, options.block_size, config.head_dim});
   const int64_t block_bytes = BlockBytes(config, plan, options.block_size, options.dtype);
-  const auto bytes = static_cast<size_t>(options.num_blocks * block_bytes / (2 * plan.layers.count));
+  const auto bytes = static_cast<size_t>((options.num_blocks + 1) * block_bytes / (2 * plan.layers.count));
   for (int64_t layer = 0; layer < plan.layers.count; ++layer) {
     ASSIGN_OR_RETURN(Buffer keys, backend.Allocate(bytes));
     ASSIGN_OR_RETURN(Buffer values, backend.Allocate(bytes));

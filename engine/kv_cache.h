@@ -17,7 +17,7 @@ namespace weft {
 class KvCache {
  public:
   struct Options {
-    int num_blocks = 0;
+    int num_blocks = 0;  // and one more, which no sequence has: see StepInput
     int block_size = 0;  // tokens
     DType dtype = DType::kF32;
   };

@@ -117,9 +117,23 @@ Tensor Model::Mlp(int layer, Tensor normed) {
   return delta;
 }
 
+Tensor Model::Forward(const StepInput& input, const KvCache& kv_cache) {
+  const auto ops = [&] {
+    Tensor hidden = plan_.IsFirstStage() ? Embed(input) : Hidden(input);
+    hidden = RunLayers(input, hidden, kv_cache);
+    if (plan_.IsLastStage() && input.num_samples() > 0) Logits(input, hidden);
+  };
+  if (input.can_replay()) {
+    backend_->Replay(input.num_tokens(), ops);
+  } else {
+    ops();
+  }
+  return plan_.IsLastStage() ? LogitsOf(input) : Hidden(input);
+}
+
 Tensor Model::Logits(const StepInput& input, Tensor hidden) {
   const Tensor sampled = View(sampled_, input.num_samples(), config_.hidden_size);
-  const Tensor logits = Floats(logits_, input.num_samples(), weights_->output_head().out_features);
+  const Tensor logits = LogitsOf(input);
   backend_->GatherRows(hidden, input.sampled_tokens(), sampled);
   tensor_parallel_.ColumnParallel(sampled, weights_->output_head(), logits);
   return logits;

@@ -36,6 +36,9 @@ class Model {
   Tensor RunLayers(const StepInput& input, Tensor hidden, const KvCache& kv_cache);
   Tensor Logits(const StepInput& input, Tensor hidden);  // the last stage: [R, vocab of the rank]
 
+  // All of the stage: what it sends on, [T, H], or, of the last stage, logits [R, vocab of the rank].
+  Tensor Forward(const StepInput& input, const KvCache& kv_cache);
+
   const ModelWeights& weights() const { return *weights_; }
   // Null for a dense model.
   const MoeMlp* moe() const { return moe_.has_value() ? &*moe_ : nullptr; }
@@ -46,6 +49,9 @@ class Model {
 
   Tensor Attention(const StepInput& input, int layer, Tensor normed, const KvView& kv);  // [T, H]
   Tensor Mlp(int layer, Tensor normed);                                                  // [T, H]
+  Tensor LogitsOf(const StepInput& input) const {
+    return Floats(logits_, input.num_samples(), weights_->output_head().out_features);
+  }
   Tensor View(const Buffer& buffer, int64_t rows, int64_t cols) const {
     return DenseTensor(buffer.data(), backend_->activation_dtype(), rows, cols);
   }

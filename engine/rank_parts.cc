@@ -28,6 +28,24 @@ absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind
   return ranks;
 }
 
+namespace {
+
+// As many tokens as can be, with as many rows of logits; in the slot and the block of no sequence.
+Batch LargestStep(const EngineLimits& limits) {
+  Batch batch;
+  const auto num_tokens = static_cast<int>(std::min<int64_t>(limits.max_num_batched_tokens, limits.max_model_len));
+  for (int i = 0; i < num_tokens; ++i) {
+    batch.token_ids.push_back(0);
+    batch.positions.push_back(i);
+    if (i < limits.max_num_logits()) batch.sampling.push_back({0, i + 1, 0});
+  }
+  batch.row_begin.push_back(num_tokens);
+  batch.slots.push_back(limits.max_num_seqs);
+  return batch;
+}
+
+}  // namespace
+
 absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const EngineSetup& setup,
                                             const EngineLimits& limits, const ParallelPlan& plan,
                                             std::shared_ptr<const ModelWeights> weights,
@@ -48,6 +66,8 @@ absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const Eng
                      std::move(input),
                      std::move(stage),
                      Sampler(limits.max_num_seqs, config.vocab_size, tensor_parallel),
+                     limits.max_num_seqs,
+                     LargestStep(limits),
                      nullptr};
 }
 

@@ -9,9 +9,11 @@
 
 namespace weft {
 
-RankThreads::RankThreads(std::vector<WorkerParts> ranks, OnStep on_step) : on_step_(std::move(on_step)) {
+RankThreads::RankThreads(std::vector<WorkerParts> ranks, OnStep on_step)
+    : on_step_(std::move(on_step)), num_cold_(static_cast<int>(ranks.size())) {
   for (WorkerParts& parts : ranks) ranks_.push_back(std::make_unique<Rank>(std::move(parts)));
   for (size_t i = 0; i < ranks_.size(); ++i) ranks_[i]->thread = std::thread([this, i] { Run(i); });
+  num_cold_.Wait();
 }
 
 RankThreads::~RankThreads() {
@@ -32,14 +34,20 @@ void RankThreads::Run(size_t index) {
   Rank& rank = *ranks_[index];
   pthread_setname_np(pthread_self(), absl::StrCat("rank ", rank.worker.rank()).c_str());
   rank.worker.UseFromThisThread();
+  const absl::Status warm_up = rank.worker.WarmUp();
+  num_cold_.DecrementCount();
+  if (!warm_up.ok()) return Fail(index, warm_up);
   while (std::optional<Batch> batch = rank.inbox.Pop()) {
     absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
-    const bool is_ok = result.ok();
-    const absl::Status status = result.status();
-    on_step_(index, rank.worker, std::move(result));  // first, so that this is the rank that is named
-    if (is_ok) continue;
-    return Abort(status);
+    if (!result.ok()) return Fail(index, result.status());
+    on_step_(index, rank.worker, std::move(result));
   }
+}
+
+// Told first, so that this is the rank that is named.
+void RankThreads::Fail(size_t index, const absl::Status& status) {
+  on_step_(index, ranks_[index]->worker, status);
+  Abort(status);
 }
 
 }  // namespace weft

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/worker.h"
@@ -22,6 +23,7 @@ class RankThreads {
   // Called on the rank's thread after each step, also while this is destroyed; `rank` counts the ranks here.
   using OnStep = std::function<void(size_t rank, const Worker& worker, absl::StatusOr<StepResult> result)>;
 
+  // Returns when all ranks are warm; an error of that is their first step's.
   RankThreads(std::vector<WorkerParts> ranks, OnStep on_step);
   ~RankThreads();  // ends the steps under way, and joins
 
@@ -43,8 +45,10 @@ class RankThreads {
   };
 
   void Run(size_t index);
+  void Fail(size_t index, const absl::Status& status);
 
   const OnStep on_step_;
+  absl::BlockingCounter num_cold_;
   std::vector<std::unique_ptr<Rank>> ranks_;
 };
 

@@ -12,7 +12,8 @@ namespace weft {
 absl::StatusOr<StepInput> StepInput::Allocate(const EngineLimits& limits, Backend& backend) {
   StepInput input;
   input.blocks_a_slot_ = (limits.max_model_len + limits.block_size - 1) / limits.block_size;
-  const int64_t num_places = limits.max_num_seqs * input.blocks_a_slot_;
+  input.no_slot_ = limits.max_num_seqs;
+  const int64_t num_places = (limits.max_num_seqs + 1) * input.blocks_a_slot_;
   int64_t size = 0;
   const auto reserve = [&size](int64_t count) { return Section{std::exchange(size, size + count), count}; };
   input.token_ids_ = reserve(limits.max_num_batched_tokens);
@@ -26,7 +27,9 @@ absl::StatusOr<StepInput> StepInput::Allocate(const EngineLimits& limits, Backen
   for (Buffer& host : input.host_) {
     ASSIGN_OR_RETURN(host, backend.AllocateHost(bytes));
   }
-  ASSIGN_OR_RETURN(input.block_tables_, backend.Allocate(static_cast<size_t>(num_places) * sizeof(int32_t)));
+  const std::vector<int32_t> tables(static_cast<size_t>(num_places), limits.num_blocks);
+  ASSIGN_OR_RETURN(input.block_tables_, backend.Allocate(tables.size() * sizeof(int32_t)));
+  backend.CopyFromHost(input.block_tables_.data(), tables.data(), tables.size() * sizeof(int32_t));
   return input;
 }
 
@@ -35,7 +38,8 @@ void StepInput::Fill(const Section& section, absl::Span<const int32_t> values, i
   std::copy(values.begin(), values.end(), host + section.begin);
 }
 
-void StepInput::Load(const Batch& batch, Backend& backend) {
+void StepInput::Load(const Batch& batch, int num_fillers, Backend& backend) {
+  std::vector<int32_t> token_ids = batch.token_ids, positions = batch.positions, row_begin = batch.row_begin;
   std::vector<int32_t> sampled_tokens, block_begin, table_changes;
   for (const SamplingRow& sampling : batch.sampling) {
     const int32_t begin = batch.row_begin[static_cast<size_t>(sampling.row)];
@@ -48,11 +52,18 @@ void StepInput::Load(const Batch& batch, Backend& backend) {
     table_changes.push_back(update.slot * static_cast<int32_t>(blocks_a_slot_) + update.index);
     table_changes.push_back(update.block);
   }
+  for (int i = 0; i < num_fillers; ++i) {
+    sampled_tokens.push_back(static_cast<int32_t>(token_ids.size()));
+    token_ids.push_back(0);
+    positions.push_back(0);
+    row_begin.push_back(static_cast<int32_t>(token_ids.size()));
+    block_begin.push_back(no_slot_ * static_cast<int32_t>(blocks_a_slot_));
+  }
   turn_ = (turn_ + 1) % host_.size();
   int32_t* const host = host_[turn_].As<int32_t>();
-  Fill(token_ids_, batch.token_ids, host);
-  Fill(positions_, batch.positions, host);
-  Fill(row_begin_, batch.row_begin, host);
+  Fill(token_ids_, token_ids, host);
+  Fill(positions_, positions, host);
+  Fill(row_begin_, row_begin, host);
   Fill(block_begin_, block_begin, host);
   Fill(sampled_tokens_, sampled_tokens, host);
   Fill(table_changes_, table_changes, host);
@@ -61,9 +72,14 @@ void StepInput::Load(const Batch& batch, Backend& backend) {
   const auto num_changes = static_cast<int>(batch.block_updates.size());
   backend.ScatterPairs(At(table_changes_), num_changes, block_tables_.As<int32_t>());
 
-  rows_ = {At(positions_),   At(row_begin_),    At(block_begin_), block_tables_.As<int32_t>(),
-           batch.num_rows(), batch.num_tokens()};
+  rows_ = {At(positions_),
+           At(row_begin_),
+           At(block_begin_),
+           block_tables_.As<int32_t>(),
+           static_cast<int>(block_begin.size()),
+           static_cast<int>(token_ids.size())};
   num_samples_ = static_cast<int>(sampled_tokens.size());
+  can_replay_ = false;
 }
 
 }  // namespace weft

@@ -21,16 +21,21 @@ class StepInput {
 
   // Copies the batch's arrays. Requires every token id to be a token, and that the copy of the Load before last is
   // done.
-  void Load(const Batch& batch, Backend& backend);
+  void Load(const Batch& batch, Backend& backend) { Load(batch, 0, backend); }
+  // A batch whose rows have one token each, which is drawn for, filled up to `num_tokens` with rows of no sequence. All
+  // of one size are alike but for what is in device memory.
+  void LoadForReplay(const Batch& batch, int num_tokens, Backend& backend) {
+    Load(batch, num_tokens - batch.num_tokens(), backend);
+    can_replay_ = true;
+  }
 
   const int32_t* token_ids() const { return At(token_ids_); }  // [num_tokens]
-  const int32_t* sampled_tokens() const {
-    return At(sampled_tokens_);
-  }  // [num_samples] each comes before a token to
-     // be drawn or scored
+  // [num_samples] each comes before a token to be drawn or scored
+  const int32_t* sampled_tokens() const { return At(sampled_tokens_); }
   const RowMap& rows() const { return rows_; }
   int num_tokens() const { return rows_.num_tokens; }
   int num_samples() const { return num_samples_; }
+  bool can_replay() const { return can_replay_; }
 
  private:
   // Part of an array of ints.
@@ -40,6 +45,7 @@ class StepInput {
   };
 
   StepInput() = default;
+  void Load(const Batch& batch, int num_fillers, Backend& backend);
   int32_t* At(const Section& section) const { return device_.As<int32_t>() + section.begin; }
   void Fill(const Section& section, absl::Span<const int32_t> values, int32_t* host) const;
 
@@ -48,10 +54,12 @@ class StepInput {
   Buffer device_;
   std::array<Buffer, 2> host_;  // in turn: one step's copy may be under way while the next is filled in
   size_t turn_ = 0;
-  Buffer block_tables_;  // [max_num_seqs, blocks_a_slot_]
+  Buffer block_tables_;  // [max_num_seqs + 1, blocks_a_slot_]: the last is of no sequence, in a block that none has
   int64_t blocks_a_slot_ = 0;
   RowMap rows_;
   int num_samples_ = 0;
+  bool can_replay_ = false;
+  int32_t no_slot_ = 0;
 };
 
 }  // namespace weft

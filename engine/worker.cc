@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "engine/replay_size.h"
 #include "engine/stored_bytes.h"
 #include "kernels/status_macros.h"
 
@@ -23,9 +24,9 @@ absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
   recorder_.BeginStep();
   StepResult result{.step = batch.step};
   const absl::Time begin = absl::Now();
-  const Tensor hidden = Input(batch);
+  Input(batch);
   const absl::Time has_input = absl::Now();
-  result.tokens = RunStage(batch, hidden);
+  result.tokens = RunStage(batch);
   RETURN_IF_ERROR(parts_.backend->Synchronize());
   RETURN_IF_ERROR(GroupStatus());
   RETURN_IF_ERROR(RecordExpertLoad());
@@ -38,27 +39,50 @@ absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
 }
 
 // Where the stage waits for others: the first for tokens that were drawn, the rest for activations.
-Tensor Worker::Input(Batch& batch) {
+void Worker::Input(Batch& batch) {
   PipelineStage& stage = parts_.stage;
   if (stage.IsFirst()) stage.ResolveTokens(batch);
-  parts_.input.Load(batch, *parts_.backend);
-  const Tensor hidden = parts_.model.Hidden(parts_.input);
-  if (!stage.IsFirst()) stage.ReceiveHidden(hidden);
-  return hidden;
+  LoadInput(batch);
+  if (!stage.IsFirst()) stage.ReceiveHidden(parts_.model.Hidden(parts_.input));
 }
 
+void Worker::LoadInput(const Batch& batch) {
+  const int num_tokens = batch.num_tokens();
+  const bool is_decode =
+      num_tokens == batch.num_rows() && static_cast<size_t>(num_tokens) == batch.sampling.size() && num_tokens > 0;
+  if (!CanReplay() || !is_decode) return parts_.input.Load(batch, *parts_.backend);
+  parts_.input.LoadForReplay(batch, ReplaySize(num_tokens, parts_.max_num_seqs), *parts_.backend);
+}
+
+// The largest step, and all that are recorded: whatever grows with a step grows now.
+absl::Status Worker::WarmUp() {
+  if (!CanReplay()) return absl::OkStatus();
+  parts_.input.Load(parts_.largest_step, *parts_.backend);
+  parts_.model.Forward(parts_.input, parts_.kv_cache);
+  for (int size = 1; size <= parts_.max_num_seqs; ++size) {
+    if (ReplaySize(size, parts_.max_num_seqs) != size) continue;
+    RETURN_IF_ERROR(parts_.backend->Synchronize());
+    parts_.input.LoadForReplay({}, size, *parts_.backend);
+    parts_.model.Forward(parts_.input, parts_.kv_cache);
+  }
+  return parts_.backend->Synchronize();
+}
+
+// Groups on the CPU wait on the host, which no recording holds.
+bool Worker::CanReplay() const { return parts_.backend->CanReplay() && parts_.tensor_group == nullptr; }
+
 // With Input, all of pipeline parallelism; tensor parallelism is inside the model's linears.
-std::vector<SampledToken> Worker::RunStage(const Batch& batch, Tensor hidden) {
-  auto& [backend, tensor_group, stages, plan, model, kv_cache, input, stage, sampler, trace] = parts_;
-  if (stage.IsFirst()) hidden = model.Embed(input);
-  hidden = model.RunLayers(input, hidden, kv_cache);
+std::vector<SampledToken> Worker::RunStage(const Batch& batch) {
+  PipelineStage& stage = parts_.stage;
+  const Tensor out = parts_.model.Forward(parts_.input, parts_.kv_cache);
   if (!stage.IsLast()) {
-    stage.SendHidden(hidden);
+    stage.SendHidden(out);
     return {};
   }
-  sampler.BeginStep(batch);
+  parts_.sampler.BeginStep(batch);
   if (batch.sampling.empty()) return {};
-  std::vector<SampledToken> tokens = sampler.Sample(batch, model.Logits(input, hidden));
+  const Tensor logits = out.Rows(0, static_cast<int64_t>(batch.sampling.size()));
+  std::vector<SampledToken> tokens = parts_.sampler.Sample(batch, logits);
   stage.PassOn(batch, tokens);
   return tokens;
 }

@@ -34,6 +34,8 @@ struct WorkerParts {
   StepInput input;
   PipelineStage stage;
   Sampler sampler;
+  int max_num_seqs = 0;
+  Batch largest_step;          // of no sequence
   StepTrace* trace = nullptr;  // of its steps; null: none is kept
 };
 
@@ -44,6 +46,9 @@ class Worker {
 
   // The calling thread is the one that steps.
   void UseFromThisThread() { parts_.backend->UseFromThisThread(); }
+
+  // Before the first step: a device that records steps does so now, and allocates what they need. Waits for it.
+  absl::Status WarmUp();
 
   // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
   // final.
@@ -64,8 +69,10 @@ class Worker {
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
  private:
-  Tensor Input(Batch& batch);
-  std::vector<SampledToken> RunStage(const Batch& batch, Tensor hidden);
+  void Input(Batch& batch);
+  void LoadInput(const Batch& batch);
+  std::vector<SampledToken> RunStage(const Batch& batch);
+  bool CanReplay() const;
   absl::Status GroupStatus() const;
   absl::Status RecordExpertLoad();
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -43,6 +44,12 @@ class Backend {
   virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
   // Waits for everything enqueued; the first error since the last call.
   virtual absl::Status Synchronize() = 0;
+
+  // Runs `ops`, which enqueue on this backend. A device that can records them the first time that `key` comes, and
+  // since does the same again with one launch: then they aren't called, and what they would pass must not have changed.
+  // What is in device memory may have.
+  virtual void Replay(int key, absl::FunctionRef<void()> ops) = 0;
+  virtual bool CanReplay() const = 0;
 
   // The weight whose rows are the rows of `parts`, one below the other (so that Q, K and V become one linear), stored
   // as `dtype`: rounded to nearest even, or for kI8 quantised symmetrically with one scale an output channel

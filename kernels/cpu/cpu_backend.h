@@ -26,6 +26,8 @@ class CpuBackend final : public Backend {
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  void Replay(int /*key*/, absl::FunctionRef<void()> ops) override { ops(); }
+  bool CanReplay() const override { return false; }
 
   absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                     DType dtype) override;

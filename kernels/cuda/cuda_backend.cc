@@ -32,6 +32,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
 }
 
 CudaBackend::~CudaBackend() {
+  for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -75,6 +76,29 @@ void CudaBackend::CopyToHost(void* host, const void* device, size_t bytes) {
 absl::Status CudaBackend::Synchronize() {
   Check(cudaStreamSynchronize(stream_), "Synchronize", {});
   return std::exchange(failure_, absl::OkStatus());
+}
+
+void CudaBackend::Replay(int key, absl::FunctionRef<void()> ops) {
+  auto graph = graphs_.find(key);
+  if (graph == graphs_.end()) {
+    cudaGraphExec_t const recorded = Record(ops);
+    if (recorded == nullptr) return;
+    graph = graphs_.emplace(key, recorded).first;
+  }
+  Check(cudaGraphLaunch(graph->second, stream_), "Replay", {.rows = key});
+}
+
+// Null: it could not be recorded, and failure_ says why.
+cudaGraphExec_t CudaBackend::Record(absl::FunctionRef<void()> ops) {
+  Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "Record", {});
+  if (!failure_.ok()) return nullptr;
+  ops();
+  cudaGraph_t graph = nullptr;
+  Check(cudaStreamEndCapture(stream_, &graph), "Record", {});
+  cudaGraphExec_t recorded = nullptr;
+  if (failure_.ok()) Check(cudaGraphInstantiate(&recorded, graph, 0), "Record", {});
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  return recorded;
 }
 
 absl::StatusOr<Buffer> CudaBackend::Upload(const void* host, size_t bytes) {

@@ -4,9 +4,11 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -39,6 +41,8 @@ class CudaBackend final : public Backend {
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
   void CopyToHost(void* host, const void* device, size_t bytes) override;
   absl::Status Synchronize() override;
+  void Replay(int key, absl::FunctionRef<void()> ops) override;
+  bool CanReplay() const override { return true; }
 
   absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                     DType dtype) override;
@@ -74,6 +78,7 @@ class CudaBackend final : public Backend {
  private:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
 
+  cudaGraphExec_t Record(absl::FunctionRef<void()> ops);
   void Check(cudaError_t error, absl::string_view op, const Tensor& shape);
   absl::StatusOr<Buffer> Upload(const void* host, size_t bytes);
   void LinearOf(LinearArgs args, absl::string_view op);
@@ -82,6 +87,7 @@ class CudaBackend final : public Backend {
   const CudaOptions options_;
   cudaStream_t stream_ = nullptr;
   absl::Status failure_;
+  std::map<int, cudaGraphExec_t> graphs_;
   Buffer quantized_;  // activations as bytes, with their scales
   std::vector<float> host_logits_;
   cpu::CpuBackend host_{1};  // draws from host_logits_

@@ -1,15 +1,40 @@
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "tests/kernels/cuda_on_cpu/counters.h"
+
+struct CudaGraph {
+  std::vector<std::function<cudaError_t()>> ops;
+};
+
+struct CudaStream {
+  std::unique_ptr<CudaGraph> captured;  // null: what comes is done at once
+};
 
 namespace weft::cuda {
 namespace {
 
 thread_local std::string last_failure;
+thread_local int num_captures = 0;  // that this thread has begun
+std::atomic<int64_t> num_allocations = 0;
+std::atomic<int64_t> num_replays = 0;
 
 }  // namespace
+
+int64_t NumAllocations() { return num_allocations; }
+int64_t NumReplays() { return num_replays; }
+
+cudaError_t Enqueue(cudaStream_t stream, std::function<cudaError_t()> op) {
+  if (stream->captured == nullptr) return op();
+  stream->captured->ops.push_back(std::move(op));
+  return cudaSuccess;
+}
 
 const char* LastFailure() { return last_failure.c_str(); }
 
@@ -30,6 +55,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "an argument that no kernel takes";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorStreamCaptureUnsupported:
+      return "a capture can't hold this";
     case cudaErrorLaunchFailure:
       return weft::cuda::LastFailure();
   }
@@ -61,6 +88,8 @@ cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaE
 // Exactly as many bytes, so that ASan sees what goes beyond them.
 cudaError_t cudaMalloc(void** data, size_t bytes) {
   constexpr size_t kAlignment = 256;
+  if (weft::cuda::num_captures > 0) return cudaErrorStreamCaptureUnsupported;
+  ++weft::cuda::num_allocations;
   return posix_memalign(data, kAlignment, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
@@ -72,20 +101,69 @@ cudaError_t cudaFree(void* data) {
 cudaError_t cudaMallocHost(void** data, size_t bytes) { return cudaMalloc(data, bytes); }
 cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
 
-cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
-  std::memset(data, value, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+  return weft::cuda::Enqueue(stream, [=] {
+    std::memset(data, value, bytes);
+    return cudaSuccess;
+  });
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return weft::cuda::Enqueue(stream, [=] {
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+  });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  *stream = new CudaStream;
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return stream->captured == nullptr ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream->captured != nullptr) return cudaErrorStreamCaptureUnsupported;
+  stream->captured = std::make_unique<CudaGraph>();
+  ++weft::cuda::num_captures;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (stream->captured == nullptr) return cudaErrorStreamCaptureUnsupported;
+  --weft::cuda::num_captures;
+  *graph = stream->captured.release();
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CudaGraph(*graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  ++weft::cuda::num_replays;
+  return weft::cuda::Enqueue(stream, [exec] {
+    for (const auto& op : exec->ops) {
+      if (const cudaError_t error = op(); error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}

@@ -10,6 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <string>
+#include <tuple>
+#include <type_traits>
 
 #include "tests/kernels/cuda_on_cpu/grid.h"
 
@@ -165,7 +169,8 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900
 };
 using cudaStream_t = struct CudaStream*;
 struct cudaLaunchAttribute {
@@ -189,13 +194,20 @@ namespace weft::cuda {
 const char* LastFailure();
 cudaError_t Report(std::string failure);
 
+// Does it now, or records it where the stream is captured.
+cudaError_t Enqueue(cudaStream_t stream, std::function<cudaError_t()> op);
+
 }  // namespace weft::cuda
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  return weft::cuda::Report(weft::cuda::RunGrid({config->gridDim, config->blockDim, config->dynamicSmemBytes},
-                                                [&] { kernel(static_cast<Parameters>(arguments)...); }));
+  const weft::cuda::GridShape shape{config->gridDim, config->blockDim, config->dynamicSmemBytes};
+  // Parameters are copied now, as on a device.
+  return weft::cuda::Enqueue(
+      config->stream, [shape, kernel, parameters = std::tuple<std::decay_t<Parameters>...>(arguments...)] {
+        return weft::cuda::Report(weft::cuda::RunGrid(shape, [&] { std::apply(kernel, parameters); }));
+      });
 }
 const char* cudaGetErrorString(cudaError_t error);
 
@@ -222,3 +234,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
+
+// What is captured is recorded, not done; a replay does it again, with the same parameters.
+using cudaGraph_t = struct CudaGraph*;
+using cudaGraphExec_t = struct CudaGraph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
