@@ -24,7 +24,8 @@ namespace {
 
 #ifdef WEFT_CUDA
 absl::StatusOr<std::unique_ptr<Backend>> OpenCuda(const DeviceOptions& options) {
-  return cuda::CudaBackend::Open({.device = options.device, .activations = options.activations});
+  return cuda::CudaBackend::Open(
+      {.device = options.device, .activations = options.activations, .batch_invariant = options.batch_invariant});
 }
 #else
 absl::Status WithoutCuda() { return absl::UnavailableError("CUDA: this binary was built without it (WEFT_CUDA)"); }

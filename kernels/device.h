@@ -37,6 +37,7 @@ struct DeviceOptions {
   int num_threads = 0;  // of the CPU backend, the calling thread included; 0: one a core this process may use
   int device = 0;       // of several CUDA devices
   DType activations = DType::kBF16;  // of a CUDA device; on the CPU they are F32
+  bool batch_invariant = true;       // false: a CUDA device may take a faster kernel where many rows share a step
 };
 
 // Bytes that may still be allocated on a CUDA device; opens it. Errors: those of OpenDevice.

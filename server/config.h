@@ -31,6 +31,7 @@ struct ModelOptions {
 
 struct EngineOptions {
   std::optional<DeviceKind> device;       // none ("auto"): CUDA where there is a device, else the CPU; see ChooseDevice
+  bool fast_linears = false;              // of 16 bits on CUDA devices, which are then not batch invariant
   std::optional<DType> activation_dtype;  // of CUDA devices; none: kF16 for a checkpoint of that type, else kBF16
   int replicas = 1;                       // of the model; what follows is each one's, but for memory and threads
   int tensor_parallel_size = 1;           // see ParallelSizes

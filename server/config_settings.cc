@@ -66,6 +66,11 @@ const ConfigSetting kSettings[] = {
      [](Config& c) -> SettingRef {
        return WordSetting<std::optional<DType>>{&c.engine.activation_dtype, kActivationDTypes};
      }},
+    {"Engine", "fast-linears",
+     "On CUDA devices, linears of 16 bits take the fastest kernel for a step's size. A token's last bits then depend "
+     "on "
+     "who shares its step, and one in many may differ after a replica's death.",
+     [](Config& c) -> SettingRef { return SwitchSetting{&c.engine.fast_linears}; }},
     {"Engine", "replicas",
      "Copies of the model that serve side by side. They share the threads, the memory for the KV cache, and, where "
      "ranks are threads, the weights.",

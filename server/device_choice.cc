@@ -35,6 +35,7 @@ absl::StatusOr<DeviceChoice> ChooseDevice(const Config& config, const ModelConfi
                                cuda.devices.size()));
   }
   const DType of_weights = model.dtype == DType::kF16 ? DType::kF16 : DType::kBF16;
+  choice.device.batch_invariant = !engine.fast_linears;
   choice.device.activations = engine.activation_dtype.value_or(of_weights);
   const auto smallest =
       std::min_element(cuda.devices.begin(), cuda.devices.end(),

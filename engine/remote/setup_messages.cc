@@ -41,6 +41,7 @@ void WriteSetup(const EngineSetup& setup, v1::Assignment& message) {
   message.set_kv_cache_bytes(setup.kv_cache_bytes);
   message.set_device_kind(static_cast<int32_t>(setup.device.kind));
   message.set_activation_dtype(static_cast<int32_t>(setup.device.activations));
+  message.set_batch_invariant(setup.device.batch_invariant);
 }
 
 absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
@@ -63,7 +64,8 @@ absl::StatusOr<EngineSetup> ReadSetup(const v1::Assignment& message) {
                                 .dummy_seed = message.dummy_seed(),
                                 .observer = {}},
                     .device = {.kind = static_cast<DeviceKind>(message.device_kind()),
-                               .activations = static_cast<DType>(message.activation_dtype())},
+                               .activations = static_cast<DType>(message.activation_dtype()),
+                               .batch_invariant = message.batch_invariant()},
                     .parallel = {.tensor = message.tensor_size(),
                                  .pipeline = message.pipeline_size(),
                                  .expert = message.expert_size(),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,9 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
   auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(options));
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(options.device), "CUDA"));
   RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->stream_, cudaStreamNonBlocking), "CUDA: stream"));
+  absl::StatusOr<std::unique_ptr<CublasLt>> library = CublasLt::Open();
+  if (!library.ok() && !absl::IsUnavailable(library.status())) return library.status();
+  if (library.ok()) backend->cublas_lt_ = *std::move(library);
   return backend;
 }
 
@@ -39,9 +43,13 @@ CudaBackend::~CudaBackend() {
 void CudaBackend::UseFromThisThread() { Check(cudaSetDevice(options_.device), "SetDevice", {}); }
 
 void CudaBackend::Check(cudaError_t error, absl::string_view op, const Tensor& shape) {
-  if (error == cudaSuccess || !failure_.ok()) return;
-  failure_ =
-      ToStatus(error, absl::StrCat("device ", options_.device, ", ", op, " [", shape.rows, ", ", shape.cols, "]"));
+  Check(ToStatus(error, "CUDA"), op, shape);
+}
+
+void CudaBackend::Check(const absl::Status& status, absl::string_view op, const Tensor& shape) {
+  if (status.ok() || !failure_.ok()) return;
+  failure_ = absl::Status(status.code(), absl::StrCat("device ", options_.device, ", ", op, " [", shape.rows, ", ",
+                                                      shape.cols, "]: ", status.message()));
 }
 
 absl::StatusOr<Buffer> CudaBackend::Allocate(size_t bytes) {
@@ -153,25 +161,69 @@ void CudaBackend::AddRmsNorm(Tensor x, Tensor delta, const float* weight, float 
   Check(LaunchRmsNorm(x, delta, weight, eps, out, stream_), "AddRmsNorm", x);
 }
 
+// Buffers that ops work in grow with the largest step, which is run before the first of a request.
+bool CudaBackend::Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape) {
+  if (buffer.bytes() >= bytes) return true;
+  absl::StatusOr<Buffer> larger = Allocate(bytes);
+  if (!larger.ok()) Check(cudaErrorMemoryAllocation, op, shape);
+  if (!larger.ok()) return false;
+  buffer = *std::move(larger);
+  return true;
+}
+
 // kI8 weights meet bytes: x is quantised first.
 void CudaBackend::LinearOf(LinearArgs args, absl::string_view op) {
   const Tensor x = args.x;
   if (args.weight_dtype == DType::kI8) {
     const auto rows = static_cast<size_t>(x.rows);
     const size_t scale_bytes = (rows * sizeof(float) + 15) / 16 * 16;
-    const size_t bytes = scale_bytes + rows * static_cast<size_t>(x.cols);
-    if (quantized_.bytes() < bytes) {
-      absl::StatusOr<Buffer> larger = Allocate(bytes);
-      if (!larger.ok()) return Check(cudaErrorMemoryAllocation, op, x);
-      quantized_ = *std::move(larger);
-    }
+    if (!Grow(quantized_, scale_bytes + rows * static_cast<size_t>(x.cols), op, x)) return;
     auto* const scale = quantized_.As<float>();
     auto* const q = quantized_.As<int8_t>() + scale_bytes;
     Check(LaunchQuantizeRows(x, q, scale, stream_), op, x);
     args.x = DenseTensor(q, DType::kI8, x.rows, x.cols);
     args.x_scale = scale;
   }
+  constexpr int64_t kFewRows = 32;  // up to here the weights' bytes are what takes time, and our own kernels meet them
+  const bool has_many = args.table == nullptr && args.rows == nullptr && x.rows > kFewRows;
+  if (has_many && cublas_lt_ != nullptr && LibraryLinear(args, op)) return;
   Check(LaunchLinear(args, stream_), op, args.out);
+}
+
+// False: cuBLASLt doesn't take it, or not so that a row's bits are its own.
+bool CudaBackend::LibraryLinear(const LinearArgs& args, absl::string_view op) {
+  if (args.weight_dtype == DType::kI8) return ByteSums(args, op);
+  if (options_.batch_invariant || args.weight_dtype != args.x.dtype || args.weight.bias != nullptr) return false;
+  const Element out = args.out.dtype == DType::kF32   ? Element::kF32
+                      : args.out.dtype == DType::kF16 ? Element::kF16
+                                                      : Element::kBF16;
+  const std::optional<Matmul> matmul =
+      MatmulOf(args.x, args.weight.data, args.out.cols, args.out.data, out, args.out.row_stride);
+  if (!matmul.has_value()) return false;
+  const absl::Status status = cublas_lt_->Run(*matmul, args.weight.data, args.x.data, args.out.data, stream_);
+  if (absl::IsUnimplemented(status)) return false;
+  Check(status, op, args.out);
+  return true;
+}
+
+// Products of bytes, summed in 32 bits, then scaled: so many rows at a time as sums_ holds.
+bool CudaBackend::ByteSums(const LinearArgs& args, absl::string_view op) {
+  const int64_t cols = args.out.cols;
+  const auto fitting = static_cast<int64_t>(options_.max_sums_bytes) / (cols * static_cast<int64_t>(sizeof(int32_t)));
+  const int64_t at_once = std::min(args.x.rows, std::max<int64_t>(fitting, 1));
+  if (!Grow(sums_, static_cast<size_t>(at_once * cols) * sizeof(int32_t), op, args.out)) return true;
+  auto* const sums = sums_.As<int32_t>();
+  for (int64_t begin = 0; begin < args.x.rows; begin += at_once) {
+    const Tensor x = args.x.Rows(begin, std::min(at_once, args.x.rows - begin));
+    const std::optional<Matmul> matmul = MatmulOf(x, args.weight.data, cols, sums, Element::kI32, cols);
+    if (!matmul.has_value()) return false;
+    const absl::Status status = cublas_lt_->Run(*matmul, args.weight.data, x.data, sums, stream_);
+    if (absl::IsUnimplemented(status)) return false;
+    Check(status, op, args.out);
+    Check(LaunchScaleSums(sums, args.x_scale + begin, args.weight, args.out.Rows(begin, x.rows), stream_), op,
+          args.out);
+  }
+  return true;
 }
 
 void CudaBackend::Linear(Tensor x, const Weight& weight, Tensor out) {

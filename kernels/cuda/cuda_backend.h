@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/ops.h"
 
 namespace weft::cuda {
@@ -21,6 +22,10 @@ namespace weft::cuda {
 struct CudaOptions {
   int device = 0;
   DType activations = DType::kBF16;  // or kF16, kF32
+  // A token's result doesn't depend, bit for bit, on how many rows share its step: 16-bit linears of many rows, too,
+  // run on the kernel of few. Those of int8 are exact, and so in any kernel the same.
+  bool batch_invariant = true;
+  size_t max_sums_bytes = 64 << 20;  // of int8 linears of many rows, which are cut up to this
 };
 
 // One worker's device; used by one thread at a time. Weights are of the type of activations, F32 where these must stay
@@ -80,15 +85,21 @@ class CudaBackend final : public Backend {
 
   cudaGraphExec_t Record(absl::FunctionRef<void()> ops);
   void Check(cudaError_t error, absl::string_view op, const Tensor& shape);
+  void Check(const absl::Status& status, absl::string_view op, const Tensor& shape);
   absl::StatusOr<Buffer> Upload(const void* host, size_t bytes);
   void LinearOf(LinearArgs args, absl::string_view op);
+  bool LibraryLinear(const LinearArgs& args, absl::string_view op);
+  bool ByteSums(const LinearArgs& args, absl::string_view op);
+  bool Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape);
   Tensor OnHost(Tensor logits);
 
   const CudaOptions options_;
   cudaStream_t stream_ = nullptr;
   absl::Status failure_;
   std::map<int, cudaGraphExec_t> graphs_;
-  Buffer quantized_;  // activations as bytes, with their scales
+  std::unique_ptr<CublasLt> cublas_lt_;  // null: there is none, and every linear runs on our own kernels
+  Buffer quantized_;                     // activations as bytes, with their scales
+  Buffer sums_;                          // of bytes
   std::vector<float> host_logits_;
   cpu::CpuBackend host_{1};  // draws from host_logits_
 };

@@ -72,6 +72,10 @@ struct LinearArgs {
 };
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream);
 
+// out = sums * x_scale * weight.scale + bias.                 sums: [M, N] dense, x_scale: [M], out: [M, N]
+cudaError_t LaunchScaleSums(const int32_t* sums, const float* x_scale, const WeightView& weight, Tensor out,
+                            cudaStream_t stream);
+
 // See Backend.
 cudaError_t LaunchRouteTokens(Tensor logits, bool normalize, const TokenExperts& experts, cudaStream_t stream);
 cudaError_t LaunchGroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups,

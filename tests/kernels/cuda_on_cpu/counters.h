@@ -9,5 +9,7 @@ namespace weft::cuda {
 int64_t NumAllocations();
 // Of recorded work, so far.
 int64_t NumReplays();
+// Products by way of cuBLASLt, so far.
+int64_t NumMatmuls();
 
 }  // namespace weft::cuda
