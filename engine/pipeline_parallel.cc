@@ -13,18 +13,13 @@ std::vector<int32_t> PipelineStage::DrawnSlots(const Batch& batch) {
   return slots;
 }
 
-void PipelineStage::PassOn(const Batch& batch, absl::Span<const SampledToken> tokens) {
+void PipelineStage::PassOn(absl::Span<const SampledToken> tokens) {
   std::vector<int32_t> drawn;
   for (const SampledToken& token : tokens) {
     if (!token.in_prompt) drawn.push_back(token.token);
   }
   if (drawn.empty()) return;
-  if (!IsFirst()) {
-    stages_->Send(DenseTensor(drawn.data(), DType::kI8, 1, static_cast<int64_t>(drawn.size() * sizeof(int32_t))), 0);
-    return;
-  }
-  const std::vector<int32_t> slots = DrawnSlots(batch);
-  for (size_t i = 0; i < drawn.size(); ++i) last_drawn_[static_cast<size_t>(slots[i])] = drawn[i];
+  stages_->Send(DenseTensor(drawn.data(), DType::kI8, 1, static_cast<int64_t>(drawn.size() * sizeof(int32_t))), 0);
 }
 
 void PipelineStage::ResolveTokens(Batch& batch) {
@@ -37,7 +32,6 @@ void PipelineStage::ResolveTokens(Batch& batch) {
       token = last_drawn_[static_cast<size_t>(slot)];
     }
   }
-  if (IsLast()) return;
   // Of a step that is so long ago the tokens are here: the engine has no more in flight.
   const auto most_in_flight = static_cast<size_t>(2 * plan_.num_stages);
   while (due_slots_.size() >= most_in_flight) ReceiveOldest();

@@ -27,14 +27,16 @@ class PipelineStage {
 
   bool IsFirst() const { return plan_.IsFirstStage(); }
   bool IsLast() const { return plan_.IsLastStage(); }
+  bool IsOnly() const { return IsFirst() && IsLast(); }
 
   // hidden: [T, H]
   void ReceiveHidden(Tensor hidden) { stages_->Recv(hidden, plan_.stage - 1); }
   void SendHidden(Tensor hidden) { stages_->Send(hidden, plan_.stage + 1); }
 
-  // The last stage: what a step drew.
-  void PassOn(const Batch& batch, absl::Span<const SampledToken> tokens);
-  // The first stage: each kLastSampled in token_ids becomes the token last drawn in its row's slot; waits for it.
+  // The last of several stages: what a step drew.
+  void PassOn(absl::Span<const SampledToken> tokens);
+  // The first of several stages: each kLastSampled in token_ids becomes the token last drawn in its row's slot; waits
+  // for it.
   void ResolveTokens(Batch& batch);
 
  private:

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 
 namespace weft {
 
@@ -37,11 +38,34 @@ void RankThreads::Run(size_t index) {
   const absl::Status warm_up = rank.worker.WarmUp();
   num_cold_.DecrementCount();
   if (!warm_up.ok()) return Fail(index, warm_up);
-  while (std::optional<Batch> batch = rank.inbox.Pop()) {
-    absl::StatusOr<StepResult> result = rank.worker.Step(*batch);
-    if (!result.ok()) return Fail(index, result.status());
-    on_step_(index, rank.worker, std::move(result));
+  // A device's next step is begun while the last one is under way, so that it never waits for the host.
+  while (std::optional<std::optional<Batch>> news = rank.inbox.Pop()) {
+    const absl::Status status = news->has_value() ? Begin(index, **news) : OnDone(index);
+    if (!status.ok()) return Fail(index, status);
   }
+}
+
+absl::Status RankThreads::Begin(size_t index, Batch& batch) {
+  Rank& rank = *ranks_[index];
+  while (rank.worker.MustFinish()) RETURN_IF_ERROR(Finish(index));
+  const bool is_done = rank.worker.Begin(batch, [&rank] { rank.inbox.Push(std::nullopt); });
+  return is_done ? OnDone(index) : absl::OkStatus();
+}
+
+// It may have been finished already, for the sake of the next one.
+absl::Status RankThreads::OnDone(size_t index) {
+  Rank& rank = *ranks_[index];
+  ++rank.num_done;
+  return rank.num_finished < rank.num_done ? Finish(index) : absl::OkStatus();
+}
+
+absl::Status RankThreads::Finish(size_t index) {
+  Rank& rank = *ranks_[index];
+  absl::StatusOr<StepResult> result = rank.worker.Finish();
+  if (!result.ok()) return result.status();
+  ++rank.num_finished;
+  on_step_(index, rank.worker, std::move(result));
+  return absl::OkStatus();
 }
 
 // Told first, so that this is the rank that is named.

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -39,12 +41,16 @@ class RankThreads {
   struct Rank {
     explicit Rank(WorkerParts parts) : worker(std::move(parts)) {}
 
+    Channel<std::optional<Batch>> inbox;  // none: a step is done; before the worker, whose device tells that
     Worker worker;
-    Channel<Batch> inbox;
+    int64_t num_done = 0, num_finished = 0;  // steps
     std::thread thread;
   };
 
   void Run(size_t index);
+  absl::Status Begin(size_t index, Batch& batch);
+  absl::Status OnDone(size_t index);
+  absl::Status Finish(size_t index);
   void Fail(size_t index, const absl::Status& status);
 
   const OnStep on_step_;

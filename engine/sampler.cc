@@ -49,21 +49,27 @@ SampleArgs Sampler::Args(const Slot& slot, const SamplingRow& row) {
           .biases = absl::MakeConstSpan(slot.biases).first(num_biases)};
 }
 
-std::vector<SampledToken> Sampler::Sample(const Batch& batch, Tensor logits) {
+std::unique_ptr<Sampler::Draws> Sampler::Draw(const Batch& batch, Tensor logits, int32_t* last_drawn) {
+  auto draws = std::make_unique<Draws>();
   std::vector<SampleArgs> args;
-  std::vector<Slot*> slots;
   for (const SamplingRow& sampling : batch.sampling) {
-    slots.push_back(&slots_[static_cast<size_t>(batch.slots[static_cast<size_t>(sampling.row)])]);
-    args.push_back(Args(*slots.back(), sampling));
+    const auto slot = static_cast<size_t>(batch.slots[static_cast<size_t>(sampling.row)]);
+    draws->slots_.push_back(&slots_[slot]);
+    draws->in_prompt_.push_back(sampling.known.has_value());
+    args.push_back(Args(slots_[slot], sampling));
+    if (!sampling.known.has_value()) args.back().keep = last_drawn + slot;
   }
-  std::vector<SampleResult> results(args.size());
-  tensor_parallel_.Sample(logits, vocab_size_, args, absl::MakeSpan(results));
+  draws->results_.resize(args.size());
+  tensor_parallel_.Sample(logits, vocab_size_, args, absl::MakeSpan(draws->results_));
+  return draws;
+}
 
+std::vector<SampledToken> Sampler::Take(const Draws& draws) {
   std::vector<SampledToken> tokens;
-  for (size_t i = 0; i < results.size(); ++i) {
-    const SampleResult& result = results[i];
-    const bool in_prompt = args[i].known.has_value();
-    if (!in_prompt && slots[i]->params.HasPenalties()) Count(*slots[i], result.token, false);
+  for (size_t i = 0; i < draws.results_.size(); ++i) {
+    const SampleResult& result = draws.results_[i];
+    const bool in_prompt = draws.in_prompt_[i];
+    if (!in_prompt && draws.slots_[i]->params.HasPenalties()) Count(*draws.slots_[i], result.token, false);
     tokens.push_back({result.token, result.logprob, {}, in_prompt, result.finite});
     for (const TokenLogprob& top : result.top_logprobs) tokens.back().top_logprobs.push_back({top.token, top.logprob});
   }

@@ -1,7 +1,9 @@
 // What is remembered of each sequence in its slot, and the drawing of its next token.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -21,8 +23,14 @@ class Sampler {
   // Sequences take their slots.
   void BeginStep(const Batch& batch);
 
-  // One token for each entry of batch.sampling. logits: F32 [num samples, vocab of the rank], destroyed.
-  std::vector<SampledToken> Sample(const Batch& batch, Tensor logits);
+  // What a step draws, from Draw to Take; where it lies doesn't change.
+  class Draws;
+
+  // One token for each entry of batch.sampling; drawn ones are put into last_drawn, by slot. Those before must have
+  // been taken where any of them needs that. logits: F32 [num samples, vocab of the rank], destroyed.
+  std::unique_ptr<Draws> Draw(const Batch& batch, Tensor logits, int32_t* last_drawn);
+  // Once the backend has done it.
+  std::vector<SampledToken> Take(const Draws& draws);
 
  private:
   struct Slot {
@@ -42,6 +50,20 @@ class Sampler {
   int32_t vocab_size_;
   TensorParallel tensor_parallel_;
   std::vector<Slot> slots_;
+};
+
+class Sampler::Draws {
+ public:
+  // The next step's penalties depend on these tokens: it is drawn when they have been taken.
+  bool NeedToBeTaken() const {
+    return std::any_of(slots_.begin(), slots_.end(), [](const Slot* slot) { return slot->params.HasPenalties(); });
+  }
+
+ private:
+  friend class Sampler;
+  std::vector<Slot*> slots_;  // of each token
+  std::vector<bool> in_prompt_;
+  std::vector<SampleResult> results_;
 };
 
 }  // namespace weft

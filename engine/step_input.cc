@@ -17,6 +17,7 @@ absl::StatusOr<StepInput> StepInput::Allocate(const EngineLimits& limits, Backen
   int64_t size = 0;
   const auto reserve = [&size](int64_t count) { return Section{std::exchange(size, size + count), count}; };
   input.token_ids_ = reserve(limits.max_num_batched_tokens);
+  input.sources_ = reserve(limits.max_num_batched_tokens);
   input.positions_ = reserve(limits.max_num_batched_tokens);
   input.row_begin_ = reserve(limits.max_num_seqs + 1);
   input.block_begin_ = reserve(limits.max_num_seqs);
@@ -24,6 +25,7 @@ absl::StatusOr<StepInput> StepInput::Allocate(const EngineLimits& limits, Backen
   input.table_changes_ = reserve(2 * num_places);
   const size_t bytes = static_cast<size_t>(size) * sizeof(int32_t);
   ASSIGN_OR_RETURN(input.device_, backend.Allocate(bytes));
+  ASSIGN_OR_RETURN(input.last_drawn_, backend.Allocate(static_cast<size_t>(limits.max_num_seqs) * sizeof(int32_t)));
   for (Buffer& host : input.host_) {
     ASSIGN_OR_RETURN(host, backend.AllocateHost(bytes));
   }
@@ -40,7 +42,13 @@ void StepInput::Fill(const Section& section, absl::Span<const int32_t> values, i
 
 void StepInput::Load(const Batch& batch, int num_fillers, Backend& backend) {
   std::vector<int32_t> token_ids = batch.token_ids, positions = batch.positions, row_begin = batch.row_begin;
+  std::vector<int32_t> sources(token_ids.size(), -1);  // slots whose last token it is
   std::vector<int32_t> sampled_tokens, block_begin, table_changes;
+  for (size_t row = 0; row < batch.slots.size(); ++row) {
+    for (auto t = static_cast<size_t>(row_begin[row]); t < static_cast<size_t>(row_begin[row + 1]); ++t) {
+      if (token_ids[t] == kLastSampled) sources[t] = batch.slots[row];
+    }
+  }
   for (const SamplingRow& sampling : batch.sampling) {
     const int32_t begin = batch.row_begin[static_cast<size_t>(sampling.row)];
     const int64_t offset = sampling.position - 1 - batch.positions[static_cast<size_t>(begin)];
@@ -55,6 +63,7 @@ void StepInput::Load(const Batch& batch, int num_fillers, Backend& backend) {
   for (int i = 0; i < num_fillers; ++i) {
     sampled_tokens.push_back(static_cast<int32_t>(token_ids.size()));
     token_ids.push_back(0);
+    sources.push_back(-1);
     positions.push_back(0);
     row_begin.push_back(static_cast<int32_t>(token_ids.size()));
     block_begin.push_back(no_slot_ * static_cast<int32_t>(blocks_a_slot_));
@@ -62,6 +71,7 @@ void StepInput::Load(const Batch& batch, int num_fillers, Backend& backend) {
   turn_ = (turn_ + 1) % host_.size();
   int32_t* const host = host_[turn_].As<int32_t>();
   Fill(token_ids_, token_ids, host);
+  Fill(sources_, sources, host);
   Fill(positions_, positions, host);
   Fill(row_begin_, row_begin, host);
   Fill(block_begin_, block_begin, host);
@@ -71,6 +81,8 @@ void StepInput::Load(const Batch& batch, int num_fillers, Backend& backend) {
   backend.CopyFromHost(device_.data(), host, used * sizeof(int32_t));
   const auto num_changes = static_cast<int>(batch.block_updates.size());
   backend.ScatterPairs(At(table_changes_), num_changes, block_tables_.As<int32_t>());
+
+  backend.TakeInts(last_drawn(), At(sources_), static_cast<int>(token_ids.size()), At(token_ids_));
 
   rows_ = {At(positions_),
            At(row_begin_),

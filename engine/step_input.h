@@ -19,8 +19,8 @@ class StepInput {
  public:
   static absl::StatusOr<StepInput> Allocate(const EngineLimits& limits, Backend& backend);
 
-  // Copies the batch's arrays. Requires every token id to be a token, and that the copy of the Load before last is
-  // done.
+  // Copies the batch's arrays; each kLastSampled becomes what last_drawn() holds for its slot, on the device. Requires
+  // that the copy of the Load before last is done.
   void Load(const Batch& batch, Backend& backend) { Load(batch, 0, backend); }
   // A batch whose rows have one token each, which is drawn for, filled up to `num_tokens` with rows of no sequence. All
   // of one size are alike but for what is in device memory.
@@ -33,6 +33,7 @@ class StepInput {
   // [num_samples] each comes before a token to be drawn or scored
   const int32_t* sampled_tokens() const { return At(sampled_tokens_); }
   const RowMap& rows() const { return rows_; }
+  int32_t* last_drawn() const { return last_drawn_.As<int32_t>(); }  // [max_num_seqs] by slot; for who draws to write
   int num_tokens() const { return rows_.num_tokens; }
   int num_samples() const { return num_samples_; }
   bool can_replay() const { return can_replay_; }
@@ -49,9 +50,10 @@ class StepInput {
   int32_t* At(const Section& section) const { return device_.As<int32_t>() + section.begin; }
   void Fill(const Section& section, absl::Span<const int32_t> values, int32_t* host) const;
 
-  Section token_ids_, positions_, row_begin_, block_begin_, sampled_tokens_;
+  Section token_ids_, sources_, positions_, row_begin_, block_begin_, sampled_tokens_;
   Section table_changes_;  // pairs of place and block; last, as most steps have few
   Buffer device_;
+  Buffer last_drawn_;
   std::array<Buffer, 2> host_;  // in turn: one step's copy may be under way while the next is filled in
   size_t turn_ = 0;
   Buffer block_tables_;  // [max_num_seqs + 1, blocks_a_slot_]: the last is of no sequence, in a block that none has

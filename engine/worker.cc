@@ -18,30 +18,58 @@ Worker::Worker(WorkerParts parts)
                  .kv_cache_bytes = parts_.kv_cache.bytes()},
                 parts_.tensor_group.get(), parts_.stages.get()) {}
 
-absl::StatusOr<StepResult> Worker::Step(Batch& batch) {
+bool Worker::Begin(Batch& batch, std::function<void()> done) {
   step_.store(batch.step, std::memory_order_relaxed);
-  in_step_.store(true, std::memory_order_release);
-  recorder_.BeginStep();
-  StepResult result{.step = batch.step};
-  const absl::Time begin = absl::Now();
+  if (begun_.empty()) {
+    in_step_.store(true, std::memory_order_release);
+    recorder_.BeginStep();
+  }
+  Begun& begun = begun_.emplace_back();
+  begun.step = batch.step;
+  begun.begin = absl::Now();
   Input(batch);
-  const absl::Time has_input = absl::Now();
-  result.tokens = RunStage(batch);
-  RETURN_IF_ERROR(parts_.backend->Synchronize());
+  begun.has_input = absl::Now();
+  begun.draws = RunStage(batch);
+  const bool is_done = parts_.backend->MarkHere(std::move(done));
+  return is_done || !IsAlone();
+}
+
+// A step's memory on the host is free again at the next but one.
+bool Worker::MustFinish() const {
+  constexpr size_t kMostBegun = 2;
+  if (begun_.empty()) return false;
+  const Begun& newest = begun_.back();
+  return begun_.size() >= kMostBegun || (newest.draws != nullptr && newest.draws->NeedToBeTaken());
+}
+
+absl::StatusOr<StepResult> Worker::Finish() {
+  const Begun begun = std::move(begun_.front());
+  begun_.pop_front();
+  RETURN_IF_ERROR(parts_.backend->AwaitMark());
   RETURN_IF_ERROR(GroupStatus());
+  StepResult result{.step = begun.step, .tokens = {}, .compute_time = {}};
+  if (begun.draws != nullptr) result.tokens = parts_.sampler.Take(*begun.draws);
+  if (!parts_.stage.IsOnly() && parts_.stage.IsLast()) parts_.stage.PassOn(result.tokens);
   RETURN_IF_ERROR(RecordExpertLoad());
   const absl::Time end = absl::Now();
-  result.compute_time = end - begin;
-  if (parts_.trace != nullptr) parts_.trace->Add({parts_.plan.rank(), batch.step, has_input, end});
+  result.compute_time = end - std::max(begun.begin, finished_);
+  if (parts_.trace != nullptr) {
+    parts_.trace->Add({parts_.plan.rank(), begun.step, std::max(begun.has_input, finished_), end});
+  }
+  finished_ = end;
   recorder_.EndStep();
-  in_step_.store(false, std::memory_order_release);
+  if (begun_.empty()) {
+    in_step_.store(false, std::memory_order_release);
+  } else {
+    recorder_.BeginStep();
+  }
   return result;
 }
 
 // Where the stage waits for others: the first for tokens that were drawn, the rest for activations.
 void Worker::Input(Batch& batch) {
   PipelineStage& stage = parts_.stage;
-  if (stage.IsFirst()) stage.ResolveTokens(batch);
+  if (stage.IsFirst() && !stage.IsLast()) stage.ResolveTokens(batch);
   LoadInput(batch);
   if (!stage.IsFirst()) stage.ReceiveHidden(parts_.model.Hidden(parts_.input));
 }
@@ -50,13 +78,13 @@ void Worker::LoadInput(const Batch& batch) {
   const int num_tokens = batch.num_tokens();
   const bool is_decode =
       num_tokens == batch.num_rows() && static_cast<size_t>(num_tokens) == batch.sampling.size() && num_tokens > 0;
-  if (!CanReplay() || !is_decode) return parts_.input.Load(batch, *parts_.backend);
+  if (!parts_.backend->CanReplay() || !IsAlone() || !is_decode) return parts_.input.Load(batch, *parts_.backend);
   parts_.input.LoadForReplay(batch, ReplaySize(num_tokens, parts_.max_num_seqs), *parts_.backend);
 }
 
 // The largest step, and all that are recorded: whatever grows with a step grows now.
 absl::Status Worker::WarmUp() {
-  if (!CanReplay()) return absl::OkStatus();
+  if (!parts_.backend->CanReplay() || !IsAlone()) return absl::OkStatus();
   parts_.input.Load(parts_.largest_step, *parts_.backend);
   parts_.model.Forward(parts_.input, parts_.kv_cache);
   for (int size = 1; size <= parts_.max_num_seqs; ++size) {
@@ -68,23 +96,20 @@ absl::Status Worker::WarmUp() {
   return parts_.backend->Synchronize();
 }
 
-// Groups on the CPU wait on the host, which no recording holds.
-bool Worker::CanReplay() const { return parts_.backend->CanReplay() && parts_.tensor_group == nullptr; }
+// Groups wait on the host, which no recording holds, and which is then never ahead of the device.
+bool Worker::IsAlone() const { return parts_.tensor_group == nullptr && parts_.stages == nullptr; }
 
 // With Input, all of pipeline parallelism; tensor parallelism is inside the model's linears.
-std::vector<SampledToken> Worker::RunStage(const Batch& batch) {
-  PipelineStage& stage = parts_.stage;
+std::unique_ptr<Sampler::Draws> Worker::RunStage(const Batch& batch) {
   const Tensor out = parts_.model.Forward(parts_.input, parts_.kv_cache);
-  if (!stage.IsLast()) {
-    stage.SendHidden(out);
-    return {};
+  if (!parts_.stage.IsLast()) {
+    parts_.stage.SendHidden(out);
+    return nullptr;
   }
   parts_.sampler.BeginStep(batch);
-  if (batch.sampling.empty()) return {};
+  if (batch.sampling.empty()) return nullptr;
   const Tensor logits = out.Rows(0, static_cast<int64_t>(batch.sampling.size()));
-  std::vector<SampledToken> tokens = parts_.sampler.Sample(batch, logits);
-  stage.PassOn(batch, tokens);
-  return tokens;
+  return parts_.sampler.Draw(batch, logits, parts_.input.last_drawn());
 }
 
 absl::Status Worker::GroupStatus() const {

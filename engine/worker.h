@@ -3,11 +3,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/batch.h"
 #include "engine/channel.h"
 #include "engine/kv_cache.h"
@@ -50,9 +53,15 @@ class Worker {
   // Before the first step: a device that records steps does so now, and allocates what they need. Waits for it.
   absl::Status WarmUp();
 
-  // One step. Of the last stage's rank 0 the tokens mean something. An error, also of a group that was aborted, is
-  // final.
-  absl::StatusOr<StepResult> Step(Batch& batch);
+  // Begins a step, while those begun before may be under way. True: it is done already. False: `done` is called when it
+  // is, on any thread.
+  bool Begin(Batch& batch, std::function<void()> done);
+  // Whether the oldest begun must be finished before the next one is begun.
+  bool MustFinish() const;
+  bool HasBegun() const { return !begun_.empty(); }
+  // The oldest begun; waits for it. Of the last stage's rank 0 the tokens mean something. An error, also of a group
+  // that was aborted, is final.
+  absl::StatusOr<StepResult> Finish();
 
   // Ends a step that waits for other ranks. Thread-safe.
   void Abort(const absl::Status& status);
@@ -69,14 +78,22 @@ class Worker {
   bool IsReporter() const { return parts_.plan.IsLastStage() && parts_.plan.tp_rank == 0; }
 
  private:
+  struct Begun {
+    int64_t step = 0;
+    absl::Time begin, has_input;
+    std::unique_ptr<Sampler::Draws> draws;  // null: nothing is drawn
+  };
+
   void Input(Batch& batch);
   void LoadInput(const Batch& batch);
-  std::vector<SampledToken> RunStage(const Batch& batch);
-  bool CanReplay() const;
+  std::unique_ptr<Sampler::Draws> RunStage(const Batch& batch);
+  bool IsAlone() const;
   absl::Status GroupStatus() const;
   absl::Status RecordExpertLoad();
 
   WorkerParts parts_;
+  std::deque<Begun> begun_;  // oldest first
+  absl::Time finished_;      // the one before
   std::atomic<int64_t> step_ = -1;
   std::atomic<bool> in_step_ = false;
   RankRecorder recorder_;

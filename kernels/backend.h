@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -42,8 +43,16 @@ class Backend {
   virtual absl::StatusOr<Buffer> AllocateHost(size_t bytes) = 0;
   virtual void CopyFromHost(void* device, const void* host, size_t bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, size_t bytes) = 0;
-  // Waits for everything enqueued; the first error since the last call.
+  // Waits for everything enqueued; the first error since the last wait.
   virtual absl::Status Synchronize() = 0;
+
+  // Places in the order of what is enqueued, so that the host goes on while the device works. MarkHere is after all
+  // that has been; at most kMaxMarks are open. AwaitMark waits for the oldest open one, and tells the first error so
+  // far. True: the newest has been reached already. False: `reached` is called when it is, on any thread, unless the
+  // backend ends before.
+  static constexpr int kMaxMarks = 4;
+  virtual bool MarkHere(std::function<void()> reached) = 0;
+  virtual absl::Status AwaitMark() = 0;
 
   // Runs `ops`, which enqueue on this backend. A device that can records them the first time that `key` comes, and
   // since does the same again with one launch: then they aren't called, and what they would pass must not have changed.
@@ -89,6 +98,9 @@ class Backend {
   // target[pairs[2 i]] = pairs[2 i + 1] for i < count. Places are distinct.               pairs: [count, 2]
   virtual void ScatterPairs(const int32_t* pairs, int count, int32_t* target) = 0;
 
+  // out[i] = from[places[i]] where places[i] >= 0; the rest of out stays.                  places, out: [count]
+  virtual void TakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out) = 0;
+
   // out[i] = x[rows[i]].                                                                  out: [R, H]
   virtual void GatherRows(Tensor x, const int32_t* rows, Tensor out) = 0;
 
@@ -115,13 +127,14 @@ class Backend {
   // out += sigmoid(gate) * x.                                                             gate: [T, 1], x, out: [T, H]
   virtual void AddGated(Tensor gate, Tensor x, Tensor out) = 0;
 
-  // Draws one token a row, or reports on the one that is known; destroys the logits. Waits for the device: results are
-  // in host memory on return.
+  // Draws one token a row, or reports on the one that is known; destroys the logits. The results are set when a mark
+  // after this is awaited, or all is.
   //                                                                                       logits: F32 [R, vocab]
   virtual void Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) = 0;
 
   // The three steps of drawing from rows whose columns are spread over ranks, in sampling_shards.h; they wait for the
-  // device too. SummarizeRows applies penalties and biases, and remembers the logits as they came for the second step.
+  // device, and their results are in host memory on return. SummarizeRows applies penalties and biases, and remembers
+  // the logits as they came for the second step.
   //                                                                                       logits: F32 [R, share]
   virtual void SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                              absl::Span<RowSummary> shares) = 0;

@@ -40,6 +40,7 @@ struct SampleArgs {
   int64_t position = 0;                 // of the token to be drawn
   int32_t num_logprobs = -1;            // -1: none wanted; n: the drawn token's and the n best
   std::optional<int32_t> known;         // the token is this one: only its log-probabilities are wanted
+  int32_t* keep = nullptr;              // in device memory: gets the drawn token too; null: nothing does
   absl::Span<const TokenCount> counts;  // empty when no penalty is set
   absl::Span<const LogitBias> biases;   // bias and bans, applied after the penalties
 };

@@ -110,6 +110,12 @@ void CpuBackend::ScatterPairs(const int32_t* pairs, int count, int32_t* target) 
   for (int i = 0; i < count; ++i) target[pairs[2 * i]] = pairs[2 * i + 1];
 }
 
+void CpuBackend::TakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out) {
+  for (int i = 0; i < count; ++i) {
+    if (places[i] >= 0) out[i] = from[places[i]];
+  }
+}
+
 void CpuBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
   ForRows(context_, out.rows, out.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -146,6 +152,7 @@ void CpuBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::
     const auto i = static_cast<size_t>(row);
     const absl::Span<float> row_logits(logits.Row<float>(row), static_cast<size_t>(logits.cols));
     samplers_[static_cast<size_t>(thread)].Sample(row_logits, args[i], results[i]);
+    if (args[i].keep != nullptr) *args[i].keep = results[i].token;
   });
 }
 
@@ -196,6 +203,7 @@ void CpuBackend::DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Spa
       own.insert(own.end(), share.begin(), share.end());
     }
     draws[i].is_drawn = shard_samplers_[static_cast<size_t>(thread)].Draw(args[i], rows[i], draws[i], own, results[i]);
+    if (draws[i].is_drawn && args[i].keep != nullptr) *args[i].keep = results[i].token;
   });
 }
 

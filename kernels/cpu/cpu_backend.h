@@ -28,6 +28,8 @@ class CpuBackend final : public Backend {
   absl::Status Synchronize() override { return absl::OkStatus(); }
   void Replay(int /*key*/, absl::FunctionRef<void()> ops) override { ops(); }
   bool CanReplay() const override { return false; }
+  bool MarkHere(std::function<void()> /*reached*/) override { return true; }
+  absl::Status AwaitMark() override { return absl::OkStatus(); }
 
   absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                     DType dtype) override;
@@ -42,6 +44,7 @@ class CpuBackend final : public Backend {
   void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
   void SwiGlu(Tensor gate_up, Tensor out) override;
   void ScatterPairs(const int32_t* pairs, int count, int32_t* target) override;
+  void TakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out) override;
   void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
   void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) override;
   void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) override;

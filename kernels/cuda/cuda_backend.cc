@@ -29,6 +29,10 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
   auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(options));
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(options.device), "CUDA"));
   RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->stream_, cudaStreamNonBlocking), "CUDA: stream"));
+  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->telling_, cudaStreamNonBlocking), "CUDA: stream"));
+  for (cudaEvent_t& mark : backend->marks_) {
+    RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "CUDA: event"));
+  }
   absl::StatusOr<std::unique_ptr<CublasLt>> library = CublasLt::Open();
   if (!library.ok() && !absl::IsUnavailable(library.status())) return library.status();
   if (library.ok()) backend->cublas_lt_ = *std::move(library);
@@ -36,8 +40,16 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
 }
 
 CudaBackend::~CudaBackend() {
+  for (cudaStream_t const stream : {stream_, telling_}) {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+  }
   for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  for (cudaEvent_t const mark : marks_) {
+    if (mark != nullptr) cudaEventDestroy(mark);
+  }
+  for (cudaStream_t const stream : {stream_, telling_}) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
 }
 
 void CudaBackend::UseFromThisThread() { Check(cudaSetDevice(options_.device), "SetDevice", {}); }
@@ -107,6 +119,26 @@ cudaGraphExec_t CudaBackend::Record(absl::FunctionRef<void()> ops) {
   if (failure_.ok()) Check(cudaGraphInstantiate(&recorded, graph, 0), "Record", {});
   if (graph != nullptr) cudaGraphDestroy(graph);
   return recorded;
+}
+
+bool CudaBackend::MarkHere(std::function<void()> reached) {
+  cudaEvent_t const mark = marks_[num_marks_++ % kMaxMarks];
+  Check(cudaEventRecord(mark, stream_), "MarkHere", {});
+  Check(cudaStreamWaitEvent(telling_, mark, 0), "MarkHere", {});
+  const auto tell = [](void* data) {
+    const std::unique_ptr<std::function<void()>> function(static_cast<std::function<void()>*>(data));
+    (*function)();
+  };
+  auto function = std::make_unique<std::function<void()>>(std::move(reached));
+  const cudaError_t error = cudaLaunchHostFunc(telling_, tell, function.get());
+  Check(error, "MarkHere", {});
+  if (error == cudaSuccess) (void)function.release();  // tell's now
+  return error != cudaSuccess;
+}
+
+absl::Status CudaBackend::AwaitMark() {
+  Check(cudaEventSynchronize(marks_[num_awaited_++ % kMaxMarks]), "AwaitMark", {});
+  return std::exchange(failure_, absl::OkStatus());
 }
 
 absl::StatusOr<Buffer> CudaBackend::Upload(const void* host, size_t bytes) {
@@ -246,6 +278,10 @@ void CudaBackend::ScatterPairs(const int32_t* pairs, int count, int32_t* target)
   Check(LaunchScatterPairs(pairs, count, target, stream_), "ScatterPairs", {.rows = count, .cols = 2});
 }
 
+void CudaBackend::TakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out) {
+  Check(LaunchTakeInts(from, places, count, out, stream_), "TakeInts", {.rows = count, .cols = 1});
+}
+
 void CudaBackend::GatherRows(Tensor x, const int32_t* rows, Tensor out) {
   Check(LaunchGatherRows(x, rows, out, stream_), "GatherRows", out);
 }
@@ -306,7 +342,12 @@ Tensor CudaBackend::OnHost(Tensor logits) {
 }
 
 void CudaBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) {
-  host_.Sample(OnHost(logits), args, results);
+  std::vector<SampleArgs> on_host(args.begin(), args.end());
+  for (SampleArgs& row : on_host) row.keep = nullptr;
+  host_.Sample(OnHost(logits), on_host, results);
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i].keep != nullptr) CopyFromHost(args[i].keep, &results[i].token, sizeof(int32_t));
+  }
 }
 
 void CudaBackend::SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
@@ -324,7 +365,12 @@ void CudaBackend::PickCandidates(Tensor logits, int32_t first_token, absl::Span<
 void CudaBackend::DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
                                      absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
                                      absl::Span<SampleResult> results) {
-  host_.DrawFromCandidates(args, rows, candidates, draws, results);
+  std::vector<SampleArgs> on_host(args.begin(), args.end());
+  for (SampleArgs& row : on_host) row.keep = nullptr;
+  host_.DrawFromCandidates(on_host, rows, candidates, draws, results);
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i].keep != nullptr && draws[i].is_drawn) CopyFromHost(args[i].keep, &results[i].token, sizeof(int32_t));
+  }
 }
 
 }  // namespace weft::cuda

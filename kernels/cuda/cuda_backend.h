@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -48,6 +50,8 @@ class CudaBackend final : public Backend {
   absl::Status Synchronize() override;
   void Replay(int key, absl::FunctionRef<void()> ops) override;
   bool CanReplay() const override { return true; }
+  bool MarkHere(std::function<void()> reached) override;
+  absl::Status AwaitMark() override;
 
   absl::StatusOr<Weight> MakeWeight(absl::Span<const HostMatrix> parts, absl::Span<const float> bias,
                                     DType dtype) override;
@@ -62,6 +66,7 @@ class CudaBackend final : public Backend {
   void Attention(Tensor qkv, const AttentionArgs& args, const RowMap& rows, const KvView& kv, Tensor out) override;
   void SwiGlu(Tensor gate_up, Tensor out) override;
   void ScatterPairs(const int32_t* pairs, int count, int32_t* target) override;
+  void TakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out) override;
   void GatherRows(Tensor x, const int32_t* rows, Tensor out) override;
   void RouteTokens(Tensor logits, bool normalize, const TokenExperts& experts) override;
   void GroupByExpert(const TokenExperts& experts, ExpertRange here, const ExpertGroups& groups) override;
@@ -95,6 +100,9 @@ class CudaBackend final : public Backend {
 
   const CudaOptions options_;
   cudaStream_t stream_ = nullptr;
+  cudaStream_t telling_ = nullptr;  // calls back, so that the ops need not wait for that
+  std::array<cudaEvent_t, kMaxMarks> marks_{};
+  size_t num_marks_ = 0, num_awaited_ = 0;
   absl::Status failure_;
   std::map<int, cudaGraphExec_t> graphs_;
   std::unique_ptr<CublasLt> cublas_lt_;  // null: there is none, and every linear runs on our own kernels

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/pipeline_parallel.h"
+#include "engine/step_input.h"
 #include "kernels/device.h"
 
 namespace weft {
@@ -17,7 +17,9 @@ constexpr int32_t kVocab = 8;
 struct Bench {
   Bench()
       : backend(*OpenDevice({.num_threads = 1})),
-        stage({}, 2, nullptr),
+        input(*StepInput::Allocate(
+            {.max_model_len = 16, .num_blocks = 1, .block_size = 16, .max_num_seqs = 2, .max_num_batched_tokens = 2},
+            *backend)),
         sampler(2, kVocab, TensorParallel({}, *backend, nullptr)) {}
 
   // One step of one sequence in slot 0: `token` goes in at `position`, the next token comes out.
@@ -29,18 +31,17 @@ struct Bench {
     batch.slots = {0};
     batch.slot_starts = std::move(starts);
     batch.sampling = {{0, position + 1, std::nullopt}};
-    stage.ResolveTokens(batch);
-    fed = batch.token_ids[0];
+    input.Load(batch, *backend);
+    fed = input.token_ids()[0];
     sampler.BeginStep(batch);
     std::vector<float> logits;
     for (int32_t id = 0; id < kVocab; ++id) logits.push_back(static_cast<float>(kVocab - id));
-    const auto tokens = sampler.Sample(batch, DenseTensor(logits.data(), DType::kF32, 1, kVocab));
-    stage.PassOn(batch, tokens);
-    return tokens[0].token;
+    const auto draws = sampler.Draw(batch, DenseTensor(logits.data(), DType::kF32, 1, kVocab), input.last_drawn());
+    return sampler.Take(*draws)[0].token;
   }
 
   std::unique_ptr<Backend> backend;
-  PipelineStage stage;
+  StepInput input;
   Sampler sampler;
   int32_t fed = -1;  // what kLastSampled became
 };

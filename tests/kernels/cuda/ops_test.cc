@@ -75,6 +75,20 @@ TEST_P(OpsTest, ScatterPairs) {
   }
 }
 
+TEST_P(OpsTest, TakeInts) {
+  const std::vector<int32_t> from = {10, 11, 12, 13};
+  std::vector<int32_t> places, out;
+  for (int i = 0; i < 200; ++i) {
+    places.push_back(i % 5 - 1);
+    out.push_back(1000 + i);
+  }
+  const DeviceArray<int32_t> device_from(*device_, from), device_places(*device_, places), device_out(*device_, out);
+  device_->TakeInts(device_from.data(), device_places.data(), 200, device_out.data());
+  cpu_.TakeInts(from.data(), places.data(), 200, out.data());
+  EXPECT_EQ(device_out.FromDevice(), out);
+  EXPECT_EQ(out[0], 1000) << "what nobody takes stays";
+}
+
 TEST_P(OpsTest, AddGated) {
   for (const Shape& shape : kShapes) {
     Twin gate = Random(shape.rows, 1, 1), x = Random(shape.rows, shape.cols, 2),
