@@ -133,8 +133,7 @@ absl::StatusOr<std::vector<LocalEngines::SharedWeights>> LocalEngines::LoadWeigh
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LocalEngines::Open(int /*replica*/) {
-  ASSIGN_OR_RETURN(std::vector<RankCommunicators> communicators,
-                   OpenCommunicators(setup_.device.kind, setup_.parallel));
+  ASSIGN_OR_RETURN(std::vector<RankCommunicators> communicators, OpenCommunicators(setup_.parallel));
   std::vector<WorkerParts> ranks;
   for (size_t rank = 0; rank < plans_.size(); ++rank) {
     ASSIGN_OR_RETURN(WorkerParts parts, MakeWorkerParts(config_, setup_, limits_, plans_[rank], weights_[rank],

@@ -18,9 +18,10 @@ std::string GiB(int64_t bytes) { return absl::StrFormat("%.2f GiB", static_cast<
 
 int64_t MessageBytes(const ModelConfig& config, const EngineSetup& setup) {
   const ParallelSizes& sizes = setup.parallel;
+  if (setup.device.kind == DeviceKind::kCuda) return 0;                                    // not of the device's memory
   const int64_t largest = int64_t{setup.max_num_batched_tokens} * config.hidden_size * 4;  // a step's activations
   const auto bytes = [&](int num_ranks, int ahead) {
-    return num_ranks > 1 ? GroupBytes(setup.device.kind, num_ranks, ahead, largest) : 0;
+    return num_ranks > 1 ? GroupBytes(num_ranks, ahead, largest) : 0;
   };
   return sizes.pipeline * bytes(sizes.tensor, 1) +
          sizes.tensor * bytes(sizes.pipeline, MaxMessagesAhead(sizes.pipeline));

@@ -11,18 +11,18 @@ namespace weft {
 
 int MaxMessagesAhead(int num_stages) { return std::max(16, 4 * num_stages); }
 
-absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind, const ParallelSizes& sizes) {
+absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(const ParallelSizes& sizes) {
   using Group = std::vector<std::unique_ptr<Communicator>>;
   std::vector<RankCommunicators> ranks(static_cast<size_t>(sizes.num_ranks()));
   const auto at = [&](int stage, int tp_rank) -> RankCommunicators& {
     return ranks[static_cast<size_t>(stage * sizes.tensor + tp_rank)];
   };
   for (int stage = 0; stage < sizes.pipeline && sizes.tensor > 1; ++stage) {
-    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.tensor, 1));
+    ASSIGN_OR_RETURN(Group group, OpenGroup(sizes.tensor, 1));
     for (int r = 0; r < sizes.tensor; ++r) at(stage, r).tensor_group = std::move(group[static_cast<size_t>(r)]);
   }
   for (int tp_rank = 0; tp_rank < sizes.tensor && sizes.pipeline > 1; ++tp_rank) {
-    ASSIGN_OR_RETURN(Group group, OpenGroup(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
+    ASSIGN_OR_RETURN(Group group, OpenGroup(sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
     for (int s = 0; s < sizes.pipeline; ++s) at(s, tp_rank).stages = std::move(group[static_cast<size_t>(s)]);
   }
   return ranks;
@@ -51,6 +51,9 @@ absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const Eng
                                             std::shared_ptr<const ModelWeights> weights,
                                             RankCommunicators communicators) {
   ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, OpenDevice(setup.device));
+  for (std::unique_ptr<Communicator>* group : {&communicators.tensor_group, &communicators.stages}) {
+    if (*group != nullptr) *group = backend->GroupOf(std::move(*group));
+  }
   const TensorParallel tensor_parallel(plan, *backend, communicators.tensor_group.get());
   ASSIGN_OR_RETURN(Model model, Model::Create(config, plan, std::move(weights), limits, tensor_parallel, *backend));
   const KvCache::Options kv_options{limits.num_blocks, limits.block_size, KvDType(config, setup)};

@@ -23,7 +23,7 @@ struct RankCommunicators {
 int MaxMessagesAhead(int num_stages);
 
 // Of all ranks of a replica, by rank, within this process. Errors: those of OpenGroup.
-absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(DeviceKind kind, const ParallelSizes& sizes);
+absl::StatusOr<std::vector<RankCommunicators>> OpenCommunicators(const ParallelSizes& sizes);
 
 // On a device of its own, opened with setup.device. Error: ResourceExhausted.
 absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const EngineSetup& setup,

@@ -30,8 +30,9 @@ bool Worker::Begin(Batch& batch, std::function<void()> done) {
   Input(batch);
   begun.has_input = absl::Now();
   begun.draws = RunStage(batch);
-  const bool is_done = parts_.backend->MarkHere(std::move(done));
-  return is_done || !IsAlone();
+  if (IsAlone()) return parts_.backend->MarkHere(std::move(done));
+  parts_.backend->MarkHere([] {});
+  return true;
 }
 
 // A step's memory on the host is free again at the next but one.
@@ -84,9 +85,10 @@ void Worker::LoadInput(const Batch& batch) {
 
 // The largest step, and all that are recorded: whatever grows with a step grows now.
 absl::Status Worker::WarmUp() {
-  if (!parts_.backend->CanReplay() || !IsAlone()) return absl::OkStatus();
+  if (!parts_.backend->CanReplay()) return absl::OkStatus();
   parts_.input.Load(parts_.largest_step, *parts_.backend);
   parts_.model.Forward(parts_.input, parts_.kv_cache);
+  if (!IsAlone()) return parts_.backend->Synchronize();
   for (int size = 1; size <= parts_.max_num_seqs; ++size) {
     if (ReplaySize(size, parts_.max_num_seqs) != size) continue;
     RETURN_IF_ERROR(parts_.backend->Synchronize());
@@ -96,7 +98,8 @@ absl::Status Worker::WarmUp() {
   return parts_.backend->Synchronize();
 }
 
-// Groups wait on the host, which no recording holds, and which is then never ahead of the device.
+// Groups wait on the host, which no recording holds, and which is then never ahead of the device: a step of one is as
+// good as done once it is begun.
 bool Worker::IsAlone() const { return parts_.tensor_group == nullptr && parts_.stages == nullptr; }
 
 // With Input, all of pipeline parallelism; tensor parallelism is inside the model's linears.

@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/attention.h"
+#include "kernels/communicator.h"
 #include "kernels/experts.h"
 #include "kernels/sampling.h"
 #include "kernels/sampling_shards.h"
@@ -35,6 +36,9 @@ class Backend {
 
   // The calling thread is the one that uses the backend from now on; until then it is the one that opened it.
   virtual void UseFromThisThread() = 0;
+
+  // The group for tensors in this backend's memory, of which `host` has the same for tensors in the host's.
+  virtual std::unique_ptr<Communicator> GroupOf(std::unique_ptr<Communicator> host) = 0;
 
   // Memory. Allocate fails with ResourceExhausted, naming the bytes; memory is zeroed and 64-byte aligned.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;

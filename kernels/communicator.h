@@ -4,7 +4,8 @@
 // AllGather, Broadcast) in the same order with the same sizes; each Send has one Recv at its peer, in order for each
 // pair of ranks. Ops enqueue in order with the device's ops and return; on the CPU they block. Tensors are dense
 // (row_stride == cols) or have at most one row; a tensor without rows takes part like any other, so that a zero-row
-// AllReduceSum is a barrier.
+// AllReduceSum is a barrier. Tensors of kI8 are raw bytes in host memory; all others are in the memory of the rank's
+// backend.
 //
 // Errors follow the device: an op returns nothing. After the first error (of an op, or Abort) every op does nothing,
 // tensors of the op that failed hold anything, and status() tells; the worker asks once a step. There is no way back:
@@ -40,7 +41,8 @@ class Communicator {
   virtual int size() const = 0;
 
   // x = x of rank 0 + x of rank 1 + ..., rounded in that order for each element by itself: equal bits on all ranks,
-  // in every run, whatever else the tensor holds.                                          x: F32 [T, H]
+  // in every run, whatever else the tensor holds. Of 16 bits: summed in F32, and rounded once.    x: F32, or of
+  // activations, [T, H]
   virtual void AllReduceSum(Tensor x) = 0;
 
   // Rank r's x becomes rows r * T .. (r + 1) * T of out on every rank. Copies bytes, of any dtype: n raw bytes are

@@ -59,16 +59,6 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options
 
 namespace {
 
-absl::Status CheckKind(DeviceKind kind) {
-  switch (kind) {
-    case DeviceKind::kCpu:
-      return absl::OkStatus();
-    case DeviceKind::kCuda:
-      return absl::UnimplementedError("CUDA: ranks of one replica on several devices");
-  }
-  return absl::InvalidArgumentError("unknown device kind");
-}
-
 class CpuGroupMemory final : public GroupMemory {
  public:
   explicit CpuGroupMemory(std::unique_ptr<cpu::ShmSegment> segment) : segment_(std::move(segment)) {}
@@ -82,9 +72,7 @@ class CpuGroupMemory final : public GroupMemory {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
-                                                                     int max_messages_ahead) {
-  RETURN_IF_ERROR(CheckKind(kind));
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(int num_ranks, int max_messages_ahead) {
   const cpu::ShmOptions options{.num_ranks = num_ranks, .num_slots = max_messages_ahead};
   ASSIGN_OR_RETURN(std::unique_ptr<cpu::ShmSegment> created, cpu::ShmSegment::Create(options));
   const std::shared_ptr<cpu::ShmSegment> segment = std::move(created);
@@ -96,35 +84,24 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind 
   return ranks;
 }
 
-int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes) {
+int64_t GroupBytes(int num_ranks, int max_messages_ahead, int64_t max_message_bytes) {
   const cpu::ShmOptions options;
-  switch (kind) {
-    case DeviceKind::kCpu: {
-      const auto slot_bytes = std::min(static_cast<int64_t>(options.slot_bytes), max_message_bytes);
-      return num_ranks * (2 * static_cast<int64_t>(options.stage_bytes) + max_messages_ahead * slot_bytes);
-    }
-    case DeviceKind::kCuda:
-      return 0;
-  }
-  return 0;
+  const auto slot_bytes = std::min(static_cast<int64_t>(options.slot_bytes), max_message_bytes);
+  return num_ranks * (2 * static_cast<int64_t>(options.stage_bytes) + max_messages_ahead * slot_bytes);
 }
 
-absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(DeviceKind kind, int num_ranks, int max_messages_ahead) {
-  RETURN_IF_ERROR(CheckKind(kind));
+absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(int num_ranks, int max_messages_ahead) {
   const cpu::ShmOptions options{.num_ranks = num_ranks, .num_slots = max_messages_ahead};
   ASSIGN_OR_RETURN(std::unique_ptr<cpu::ShmSegment> segment, cpu::ShmSegment::Create(options));
   return std::make_unique<CpuGroupMemory>(std::move(segment));
 }
 
-absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(DeviceKind kind, int memory_fd, int rank) {
-  RETURN_IF_ERROR(CheckKind(kind));
+absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(int memory_fd, int rank) {
   ASSIGN_OR_RETURN(std::shared_ptr<cpu::ShmSegment> segment, cpu::ShmSegment::Open(memory_fd));
   return cpu::ShmCommunicator::Attach(std::move(segment), rank);
 }
 
-absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(DeviceKind kind, const HostGroupOptions& options,
-                                                           Rendezvous& store) {
-  RETURN_IF_ERROR(CheckKind(kind));
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(const HostGroupOptions& options, Rendezvous& store) {
   cpu::GlooOptions gloo;
   gloo.rank = options.rank;
   gloo.size = options.size;

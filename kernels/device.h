@@ -50,14 +50,15 @@ int NumThreads(const DeviceOptions& options);
 // such device or this binary was built without it.
 absl::StatusOr<std::unique_ptr<Backend>> OpenDevice(const DeviceOptions& options);
 
+// Groups are for tensors in host memory; Backend::GroupOf makes them those of a device.
+
 // One end for each rank of a group within this process, by rank. A sender may be `max_messages_ahead` of its receiver,
 // or less where messages are large. Errors: InvalidArgument, ResourceExhausted.
-absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(DeviceKind kind, int num_ranks,
-                                                                     int max_messages_ahead);
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> OpenGroup(int num_ranks, int max_messages_ahead);
 
 // The most memory that such a group takes where each rank sends to one other, messages of `max_message_bytes`. What is
 // never touched costs nothing.
-int64_t GroupBytes(DeviceKind kind, int num_ranks, int max_messages_ahead, int64_t max_message_bytes);
+int64_t GroupBytes(int num_ranks, int max_messages_ahead, int64_t max_message_bytes);
 
 // The shared memory of a group whose ranks are processes of this host: their parent makes it, and they inherit fd().
 class GroupMemory {
@@ -71,11 +72,11 @@ class GroupMemory {
 };
 
 // Errors: those of OpenGroup.
-absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(DeviceKind kind, int num_ranks, int max_messages_ahead);
+absl::StatusOr<std::unique_ptr<GroupMemory>> MakeGroupMemory(int num_ranks, int max_messages_ahead);
 
 // A rank's end of a group of processes: through the memory behind `memory_fd`, which it takes and closes.
 // Errors: InvalidArgument when that is no such memory, or of another version, or the rank is taken.
-absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(DeviceKind kind, int memory_fd, int rank);
+absl::StatusOr<std::unique_ptr<Communicator>> JoinGroup(int memory_fd, int rank);
 
 // A rank's end of a group that is spread over hosts.
 struct HostGroupOptions {
@@ -88,7 +89,6 @@ struct HostGroupOptions {
 
 // Meets the others by `store`. Errors: InvalidArgument, DeadlineExceeded for a rank that doesn't come, Unavailable for
 // one that can't be reached.
-absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(DeviceKind kind, const HostGroupOptions& options,
-                                                           Rendezvous& store);
+absl::StatusOr<std::unique_ptr<Communicator>> ConnectGroup(const HostGroupOptions& options, Rendezvous& store);
 
 }  // namespace weft

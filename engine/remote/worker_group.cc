@@ -92,18 +92,17 @@ absl::Status WorkerGroup::Start() {
 
 absl::Status WorkerGroup::MakeMemories() {
   const ParallelSizes& sizes = context_.setup.parallel;
-  const DeviceKind kind = context_.setup.device.kind;
   for (const PlacedWorker& worker : context_.placement) {
     for (const PlacedRank& rank : worker.ranks) {
       const ParallelPlan& plan = context_.plans[static_cast<size_t>(rank.rank)];
       if (rank.tensor_group == GroupKind::kMemory && plan.tp_rank == 0) {
-        ASSIGN_OR_RETURN(std::unique_ptr<GroupMemory> memory, MakeGroupMemory(kind, sizes.tensor, 1));
+        ASSIGN_OR_RETURN(std::unique_ptr<GroupMemory> memory, MakeGroupMemory(sizes.tensor, 1));
         absl::MutexLock lock(&mutex_);
         tensor_memories_[static_cast<size_t>(plan.stage)] = std::move(memory);
       }
       if (rank.stages == GroupKind::kMemory && plan.stage == 0) {
         ASSIGN_OR_RETURN(std::unique_ptr<GroupMemory> memory,
-                         MakeGroupMemory(kind, sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
+                         MakeGroupMemory(sizes.pipeline, MaxMessagesAhead(sizes.pipeline)));
         absl::MutexLock lock(&mutex_);
         stage_memories_[static_cast<size_t>(plan.tp_rank)] = std::move(memory);
       }

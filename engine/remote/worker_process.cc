@@ -257,15 +257,14 @@ class WorkerLife {
 
   // All ranks of such a group are here, in their order.
   absl::Status OpenThreadGroups(std::vector<RankCommunicators>& communicators) {
-    const DeviceKind kind = setup_.device.kind;
     for (size_t first = 0; first < loaded_.size(); ++first) {
       const ParallelPlan& plan = loaded_[first].plan;
       if (loaded_[first].placed.tensor_group == GroupKind::kThreads && plan.tp_rank == 0) {
-        ASSIGN_OR_RETURN(auto group, OpenGroup(kind, plan.tp_size, 1));
+        ASSIGN_OR_RETURN(auto group, OpenGroup(plan.tp_size, 1));
         for (size_t r = 0; r < group.size(); ++r) communicators[first + r].tensor_group = std::move(group[r]);
       }
       if (loaded_[first].placed.stages == GroupKind::kThreads && plan.stage == 0) {
-        ASSIGN_OR_RETURN(auto group, OpenGroup(kind, plan.num_stages, MaxMessagesAhead(plan.num_stages)));
+        ASSIGN_OR_RETURN(auto group, OpenGroup(plan.num_stages, MaxMessagesAhead(plan.num_stages)));
         for (size_t s = 0; s < group.size(); ++s) {
           communicators[first + s * static_cast<size_t>(plan.tp_size)].stages = std::move(group[s]);
         }
@@ -275,16 +274,15 @@ class WorkerLife {
   }
 
   absl::Status MeetAs(const LoadedRank& rank, const v1::Assignment& assignment, RankCommunicators& communicators) {
-    const DeviceKind kind = setup_.device.kind;
     const ParallelPlan& plan = rank.plan;
     if (rank.placed.tensor_group == GroupKind::kMemory) {
-      ASSIGN_OR_RETURN(communicators.tensor_group, JoinGroup(kind, rank.tensor_fd, plan.tp_rank));
+      ASSIGN_OR_RETURN(communicators.tensor_group, JoinGroup(rank.tensor_fd, plan.tp_rank));
     } else if (rank.placed.tensor_group == GroupKind::kHosts) {
       ASSIGN_OR_RETURN(communicators.tensor_group, MeetHosts(assignment, absl::StrCat("stage", plan.stage),
                                                              {.rank = plan.tp_rank, .size = plan.tp_size}));
     }
     if (rank.placed.stages == GroupKind::kMemory) {
-      ASSIGN_OR_RETURN(communicators.stages, JoinGroup(kind, rank.stages_fd, plan.stage));
+      ASSIGN_OR_RETURN(communicators.stages, JoinGroup(rank.stages_fd, plan.stage));
     } else if (rank.placed.stages == GroupKind::kHosts) {
       ASSIGN_OR_RETURN(communicators.stages, MeetHosts(assignment, absl::StrCat("stages", plan.tp_rank),
                                                        {.rank = plan.stage,
@@ -302,7 +300,7 @@ class WorkerLife {
       ASSIGN_OR_RETURN(options.hostname, LocalAddressTowards(options_.coordinator));
     }
     LinkRendezvous store(*stub_, assignment.scope(), group);
-    return ConnectGroup(setup_.device.kind, options, store);
+    return ConnectGroup(options, store);
   }
 
   void OnStep(size_t index, const Worker& worker, const absl::StatusOr<StepResult>& result) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/staged_communicator.h"
 #include "kernels/status_macros.h"
 #include "kernels/stored_row.h"
 
@@ -193,7 +194,12 @@ void CudaBackend::AddRmsNorm(Tensor x, Tensor delta, const float* weight, float 
   Check(LaunchRmsNorm(x, delta, weight, eps, out, stream_), "AddRmsNorm", x);
 }
 
-// Buffers that ops work in grow with the largest step, which is run before the first of a request.
+std::unique_ptr<Communicator> CudaBackend::GroupOf(std::unique_ptr<Communicator> host) {
+  return std::make_unique<StagedCommunicator>(std::move(host), *this);
+}
+
+void CudaBackend::Cast(Tensor x, Tensor out) { Check(LaunchCast(x, out, stream_), "Cast", x); }
+
 bool CudaBackend::Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape) {
   if (buffer.bytes() >= bytes) return true;
   absl::StatusOr<Buffer> larger = Allocate(bytes);

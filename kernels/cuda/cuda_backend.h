@@ -43,6 +43,7 @@ class CudaBackend final : public Backend {
 
   DType activation_dtype() const override { return options_.activations; }
   void UseFromThisThread() override;
+  std::unique_ptr<Communicator> GroupOf(std::unique_ptr<Communicator> host) override;
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   absl::StatusOr<Buffer> AllocateHost(size_t bytes) override;
   void CopyFromHost(void* device, const void* host, size_t bytes) override;
@@ -85,6 +86,12 @@ class CudaBackend final : public Backend {
                           absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
                           absl::Span<SampleResult> results) override;
 
+  // For groups of devices.
+  void Cast(Tensor x, Tensor out);  // one of them F32
+  // Buffers that ops work in grow with the largest step, which is run before the first of a request. False: there is no
+  // memory, and the next wait tells.
+  bool Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape);
+
  private:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
 
@@ -95,7 +102,6 @@ class CudaBackend final : public Backend {
   void LinearOf(LinearArgs args, absl::string_view op);
   bool LibraryLinear(const LinearArgs& args, absl::string_view op);
   bool ByteSums(const LinearArgs& args, absl::string_view op);
-  bool Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape);
   Tensor OnHost(Tensor logits);
 
   const CudaOptions options_;

@@ -28,6 +28,9 @@ cudaError_t LaunchSwiGlu(Tensor gate_up, Tensor out, cudaStream_t stream);
 // target[pairs[2 i]] = pairs[2 i + 1].                                                  pairs: [count, 2]
 cudaError_t LaunchScatterPairs(const int32_t* pairs, int count, int32_t* target, cudaStream_t stream);
 
+// out = x in another type, one of them F32.                                             x, out: [T, H]
+cudaError_t LaunchCast(Tensor x, Tensor out, cudaStream_t stream);
+
 // out[i] = from[places[i]] where places[i] >= 0.                                         places, out: [count]
 cudaError_t LaunchTakeInts(const int32_t* from, const int32_t* places, int count, int32_t* out, cudaStream_t stream);
 

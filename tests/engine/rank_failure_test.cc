@@ -72,7 +72,7 @@ FaultyRanks MakeFaultyRanks(size_t rank, bool in_tensor_group, int number, Fault
   const std::string dir = FixtureModel("llama3");
   const ModelConfig config = *LoadModelConfig(dir);
   const EngineSetup setup = SmallSetup(config, {.model_dir = dir, .parallel = kSizes});
-  std::vector<RankCommunicators> groups = *OpenCommunicators(DeviceKind::kCpu, kSizes);
+  std::vector<RankCommunicators> groups = *OpenCommunicators(kSizes);
   auto& group = in_tensor_group ? groups[rank].tensor_group : groups[rank].stages;
   group = std::make_unique<FaultyGroup>(std::move(group), number, std::move(fault));
   return {*LimitsFor(config, setup, *MakePlans(config, kSizes)), MakeRanks(config, setup, std::move(groups))};

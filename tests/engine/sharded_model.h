@@ -68,7 +68,7 @@ using Rows = std::vector<std::vector<float>>;  // [tokens, vocab]
 
 // Logits after each token of the batches, which are chunks of one sequence.
 inline Rows LogitsOfRanks(const ModelConfig& config, const EngineSetup& setup, const std::vector<Batch>& batches) {
-  std::vector<WorkerParts> ranks = MakeRanks(config, setup, *OpenCommunicators(DeviceKind::kCpu, setup.parallel));
+  std::vector<WorkerParts> ranks = MakeRanks(config, setup, *OpenCommunicators(setup.parallel));
   std::vector<Rows> shares(ranks.size());
   const auto run = [&batches](WorkerParts& rank, Rows& share) {
     for (const Batch& batch : batches) {

@@ -15,19 +15,25 @@ namespace {
 // A sanitizer makes what takes seconds take minutes: then it is some of the families, which together have every kernel.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 const std::vector<const char*> kLogitsOf = {"llama_bias", "qwen3", "qwen2_moe_window"};
-const std::vector<const char*> kTokensOf = {"llama_bias"};
+const std::vector<Case> kTokensOf = {{"llama_bias", {}, 17, 2}, {"llama_bias", {.tensor = 2}, 17, 2}};
 #else
 const std::vector<const char*> kLogitsOf = {
     "llama2", "llama2_linear", "llama2_dynamic", "llama2_yarn", "llama_bias", "llama3",           "mistral",
     "qwen2",  "qwen2_window",  "qwen3",          "mixtral",     "qwen2_moe",  "qwen2_moe_window", "qwen3_moe"};
-const std::vector<const char*> kTokensOf = {"llama3", "qwen2_window", "qwen3_moe"};
+const std::vector<Case> kTokensOf = {{"llama3", {}, 17, 2},
+                                     {"qwen2_window", {}, 17, 2},
+                                     {"qwen3_moe", {}, 17, 2},
+                                     {"llama3", {.tensor = 2}, 17, 2},
+                                     {"llama3", {.pipeline = 2}, 17, 2},
+                                     {"qwen3_moe", {.tensor = 2, .expert = 2}, 17, 2}};
 #endif
 
-class TokensTest : public testing::TestWithParam<const char*> {};
+class TokensTest : public testing::TestWithParam<Case> {};
 
-// With F32 activations all that differs is the order of sums: beside other requests, in chunks, with preemption.
+// With F32 activations all that differs is the order of sums: beside other requests, in chunks, with preemption; on one
+// rank and on several.
 TEST_P(TokensTest, AreThoseOfTheCpu) {
-  const Case c{GetParam(), {}, 17, 2};
+  const Case& c = GetParam();
   const std::vector<Output> expected = RunWhole(c);
   const ModelConfig config = *LoadModelConfig(FixtureModel(c.model));
   EngineSetup setup = SetupOf(c, config);
@@ -40,8 +46,7 @@ TEST_P(TokensTest, AreThoseOfTheCpu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cuda, TokensTest, testing::ValuesIn(kTokensOf),
-                         [](const auto& model) { return std::string(model.param); });
+INSTANTIATE_TEST_SUITE_P(Cuda, TokensTest, testing::ValuesIn(kTokensOf), [](const auto& c) { return NameOf(c.param); });
 
 class LogitsTest : public testing::TestWithParam<const char*> {};
 
