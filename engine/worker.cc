@@ -79,7 +79,7 @@ void Worker::LoadInput(const Batch& batch) {
   const int num_tokens = batch.num_tokens();
   const bool is_decode =
       num_tokens == batch.num_rows() && static_cast<size_t>(num_tokens) == batch.sampling.size() && num_tokens > 0;
-  if (!parts_.backend->CanReplay() || !IsAlone() || !is_decode) return parts_.input.Load(batch, *parts_.backend);
+  if (!CanReplay() || !is_decode) return parts_.input.Load(batch, *parts_.backend);
   parts_.input.LoadForReplay(batch, ReplaySize(num_tokens, parts_.max_num_seqs), *parts_.backend);
 }
 
@@ -88,7 +88,7 @@ absl::Status Worker::WarmUp() {
   if (!parts_.backend->CanReplay()) return absl::OkStatus();
   parts_.input.Load(parts_.largest_step, *parts_.backend);
   parts_.model.Forward(parts_.input, parts_.kv_cache);
-  if (!IsAlone()) return parts_.backend->Synchronize();
+  if (!CanReplay()) return parts_.backend->Synchronize();
   for (int size = 1; size <= parts_.max_num_seqs; ++size) {
     if (ReplaySize(size, parts_.max_num_seqs) != size) continue;
     RETURN_IF_ERROR(parts_.backend->Synchronize());
@@ -98,8 +98,14 @@ absl::Status Worker::WarmUp() {
   return parts_.backend->Synchronize();
 }
 
-// Groups wait on the host, which no recording holds, and which is then never ahead of the device: a step of one is as
-// good as done once it is begun.
+// Stages wait for each other on the host, which no recording holds.
+bool Worker::CanReplay() const {
+  const bool can_group = parts_.tensor_group == nullptr || parts_.tensor_group->CanReplay();
+  return parts_.backend->CanReplay() && parts_.stages == nullptr && can_group;
+}
+
+// Ranks that draw together, or that pass on what is drawn, do so on the host, which is then never ahead of the device:
+// a step is as good as done once it is begun.
 bool Worker::IsAlone() const { return parts_.tensor_group == nullptr && parts_.stages == nullptr; }
 
 // With Input, all of pipeline parallelism; tensor parallelism is inside the model's linears.

@@ -87,6 +87,7 @@ class Worker {
   void Input(Batch& batch);
   void LoadInput(const Batch& batch);
   std::unique_ptr<Sampler::Draws> RunStage(const Batch& batch);
+  bool CanReplay() const;
   bool IsAlone() const;
   absl::Status GroupStatus() const;
   absl::Status RecordExpertLoad();

@@ -67,6 +67,9 @@ class Communicator {
   // Both thread-safe. waiting() is empty between ops.
   virtual CommStats stats() const = 0;
   virtual std::optional<CommWait> waiting() const = 0;
+
+  // Whether AllReduceSum may be part of what Backend::Replay records; known once one has been done.
+  virtual bool CanReplay() const { return false; }
 };
 
 }  // namespace weft

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_status.h"
-#include "kernels/cuda/staged_communicator.h"
+#include "kernels/cuda/peer_communicator.h"
 #include "kernels/status_macros.h"
 #include "kernels/stored_row.h"
 
@@ -195,7 +195,11 @@ void CudaBackend::AddRmsNorm(Tensor x, Tensor delta, const float* weight, float 
 }
 
 std::unique_ptr<Communicator> CudaBackend::GroupOf(std::unique_ptr<Communicator> host) {
-  return std::make_unique<StagedCommunicator>(std::move(host), *this);
+  return std::make_unique<PeerCommunicator>(std::move(host), *this);
+}
+
+void CudaBackend::AllReduce(Tensor x, const AllReduceArgs& args) {
+  Check(LaunchAllReduce(x, args, stream_), "AllReduceSum", x);
 }
 
 void CudaBackend::Cast(Tensor x, Tensor out) { Check(LaunchCast(x, out, stream_), "Cast", x); }

@@ -16,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/all_reduce.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/ops.h"
 
@@ -87,7 +88,9 @@ class CudaBackend final : public Backend {
                           absl::Span<SampleResult> results) override;
 
   // For groups of devices.
+  int device() const { return options_.device; }
   void Cast(Tensor x, Tensor out);  // one of them F32
+  void AllReduce(Tensor x, const AllReduceArgs& args);
   // Buffers that ops work in grow with the largest step, which is run before the first of a request. False: there is no
   // memory, and the next wait tells.
   bool Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape);

@@ -1,7 +1,6 @@
 // Every op of a CUDA device beside the CPU backend's: on the same inputs, which both hold exactly, with outputs that
 // begin as NaN, for each type of activations and each order of threads.
 #include <algorithm>
-#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -88,23 +87,6 @@ TEST_P(OpsTest, TakeInts) {
   cpu_.TakeInts(from.data(), places.data(), 200, out.data());
   EXPECT_EQ(device_out.FromDevice(), out);
   EXPECT_EQ(out[0], 1000) << "what nobody takes stays";
-}
-
-TEST_P(OpsTest, AGroupOfDevicesSumsWhatTheyHold) {
-  std::vector<std::unique_ptr<Communicator>> host = *OpenGroup(2, 1);
-  std::unique_ptr<Backend> other = *OpenDevice({.kind = DeviceKind::kCuda, .activations = Activations()});
-  const std::unique_ptr<Communicator> ranks[] = {device_->GroupOf(std::move(host[0])),
-                                                 other->GroupOf(std::move(host[1]))};
-  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {3, 40}, {0, 8}}) {
-    Twin a = Random(rows, cols, 1), b = Twin::Random(*other, Activations(), rows, cols, 2);
-    std::thread peer([&] { ranks[1]->AllReduceSum(b.device()); });
-    ranks[0]->AllReduceSum(a.device());
-    peer.join();
-    cpu_.Add(a.cpu(), b.cpu());
-    EXPECT_EQ(a.FromDevice(), b.FromDevice());
-    a.ExpectNear(Ulp());
-  }
-  EXPECT_TRUE(ranks[0]->status().ok());
 }
 
 TEST_P(OpsTest, AddGated) {

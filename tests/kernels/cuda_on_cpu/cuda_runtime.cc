@@ -55,6 +55,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "an argument that no kernel takes";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorPeerAccessAlreadyEnabled:
+      return "devices see each other already";
     case cudaErrorStreamCaptureUnsupported:
       return "a capture can't hold this";
     case cudaErrorLaunchFailure:
@@ -126,6 +128,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t*, void*) { return cudaErrorInvalidValue; }
+cudaError_t cudaIpcOpenMemHandle(void**, cudaIpcMemHandle_t, unsigned) { return cudaErrorInvalidValue; }
+cudaError_t cudaIpcCloseMemHandle(void*) { return cudaErrorInvalidValue; }
+cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaErrorPeerAccessAlreadyEnabled; }
+cudaError_t cudaDeviceCanAccessPeer(int* can_access, int, int) {
+  *can_access = 1;
   return cudaSuccess;
 }
 
