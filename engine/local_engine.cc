@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -29,7 +30,8 @@ class LocalEngine final : public Engine {
       : limits_(limits),
         deadline_(step_timeout),
         ranks_(std::move(ranks), [this](size_t, const Worker& worker, absl::StatusOr<StepResult> result) {
-          if (!result.ok() || worker.IsReporter()) results_.Push(std::move(result));
+          if (!result.ok()) return results_.Push(Named(result.status(), worker));
+          if (worker.IsReporter()) results_.Push(std::move(result));
         }) {}
 
   const EngineLimits& limits() const override { return limits_; }
@@ -70,6 +72,11 @@ class LocalEngine final : public Engine {
     int64_t step = 0;
     int num_tokens = 0;
   };
+
+  static absl::Status Named(const absl::Status& status, const Worker& worker) {
+    return absl::Status(status.code(), absl::StrCat("rank ", worker.rank(), " in step ", worker.activity().step, ": ",
+                                                    status.message()));
+  }
 
   // A rank that waits for others ends when its groups are aborted; one that computes for ever can't be ended, and
   // whoever destroys the engine waits for it.

@@ -74,7 +74,7 @@ def test_a_crash_loop_stops_and_says_so():
 
 def test_settings_that_cannot_work_are_refused_by_name():
     for flags, says in (
-            (("--num-nodes", 2), "num-nodes: several hosts need --workers process"),
+            (("--workers", "threads", "--num-nodes", 2), "num-nodes: several hosts need --workers process"),
             (("--workers", "process", "--num-nodes", 2), "coordinator: say host:port"),
             (("--workers", "process", "--num-nodes", 2, "--coordinator", "a:1"), "worker-tls-cert"),
             (("--coordinator", "a:1"), "coordinator: nobody joins there"),
