@@ -212,10 +212,10 @@ class WorkerLife {
     const size_t ranks_a_device = setup_.device.kind == DeviceKind::kCpu ? plans.size() : 1;
     std::vector<ModelWeights> weights;
     for (size_t i = 0; i < plans.size(); i += ranks_a_device) {
-      ASSIGN_OR_RETURN(loading_devices_.emplace_back(), OpenDevice(loaded_[i].device));
+      ASSIGN_OR_RETURN(const std::unique_ptr<Backend> device, OpenDevice(loaded_[i].device));
       ASSIGN_OR_RETURN(std::vector<ModelWeights> loaded,
                        LoadRankWeights(setup_.model_dir, config_, absl::MakeConstSpan(plans).subspan(i, ranks_a_device),
-                                       setup_.weights, *loading_devices_.back()));
+                                       setup_.weights, *device));
       std::move(loaded.begin(), loaded.end(), std::back_inserter(weights));
     }
     return weights;
@@ -371,7 +371,6 @@ class WorkerLife {
   EngineSetup setup_;
   ModelConfig config_;
   EngineLimits limits_;
-  std::vector<std::unique_ptr<Backend>> loading_devices_;  // the weights' memory is its own
   std::vector<LoadedRank> loaded_;
   absl::Time told_progress_;
   absl::Mutex saying_;  // held while a message is written

@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -41,6 +42,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
 }
 
 CudaBackend::~CudaBackend() {
+  loader_.reset();  // while there is a stream
   for (cudaStream_t const stream : {stream_, telling_}) {
     if (stream != nullptr) cudaStreamSynchronize(stream);
   }
@@ -161,23 +163,28 @@ absl::StatusOr<Weight> CudaBackend::MakeWeight(absl::Span<const HostMatrix> part
   weight.out_features = rows.num_rows();
   weight.in_features = parts[0].cols;
   const auto n = static_cast<size_t>(weight.out_features), k = static_cast<size_t>(weight.in_features);
-  const size_t row_bytes = k * DTypeBytes(dtype);
-  std::vector<float> row(k), scales(n);
-  std::vector<char> stored(n * row_bytes);
-  for (size_t i = 0; i < n; ++i) {
-    rows.Read(static_cast<int64_t>(i), row.data());
-    scales[i] = StoreRow(row.data(), weight.in_features, dtype, &stored[i * row_bytes]).scale;
-    if (std::isnan(scales[i])) return NotFinite(static_cast<int64_t>(i));
-  }
-  ASSIGN_OR_RETURN(weight.data, Upload(stored.data(), stored.size()));
+  ASSIGN_OR_RETURN(weight.data, Allocate(n * k * DTypeBytes(dtype)));
   if (dtype == DType::kI8) {
-    ASSIGN_OR_RETURN(weight.scale, Upload(scales.data(), n * sizeof(float)));
+    ASSIGN_OR_RETURN(weight.scale, Allocate(n * sizeof(float)));
   }
   if (!bias.empty()) {
     ASSIGN_OR_RETURN(weight.bias, Upload(bias.data(), n * sizeof(float)));
   }
-  RETURN_IF_ERROR(Synchronize());
+  if (loader_ == nullptr) {
+    ASSIGN_OR_RETURN(loader_, WeightLoader::Create(stream_));
+  }
+  RETURN_IF_ERROR(loader_->Load(parts, dtype, weight));
+  if (dtype == DType::kI8) RETURN_IF_ERROR(CheckFinite(weight));
   return weight;
+}
+
+// A row that holds anything else has no scale.
+absl::Status CudaBackend::CheckFinite(const Weight& weight) {
+  std::vector<float> scales(static_cast<size_t>(weight.out_features));
+  CopyToHost(scales.data(), weight.scale.data(), weight.scale.bytes());
+  RETURN_IF_ERROR(Synchronize());
+  const auto wrong = std::find_if(scales.begin(), scales.end(), [](float scale) { return std::isnan(scale); });
+  return wrong == scales.end() ? absl::OkStatus() : NotFinite(wrong - scales.begin());
 }
 
 void CudaBackend::Embed(const int32_t* token_ids, int32_t first_token, const Weight& table, Tensor out) {

@@ -19,6 +19,7 @@
 #include "kernels/cuda/all_reduce.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/weight_loader.h"
 
 namespace weft::cuda {
 
@@ -103,6 +104,7 @@ class CudaBackend final : public Backend {
   void Check(const absl::Status& status, absl::string_view op, const Tensor& shape);
   absl::StatusOr<Buffer> Upload(const void* host, size_t bytes);
   void LinearOf(LinearArgs args, absl::string_view op);
+  absl::Status CheckFinite(const Weight& weight);
   bool LibraryLinear(const LinearArgs& args, absl::string_view op);
   bool ByteSums(const LinearArgs& args, absl::string_view op);
   Tensor OnHost(Tensor logits);
@@ -114,9 +116,10 @@ class CudaBackend final : public Backend {
   size_t num_marks_ = 0, num_awaited_ = 0;
   absl::Status failure_;
   std::map<int, cudaGraphExec_t> graphs_;
-  std::unique_ptr<CublasLt> cublas_lt_;  // null: there is none, and every linear runs on our own kernels
-  Buffer quantized_;                     // activations as bytes, with their scales
-  Buffer sums_;                          // of bytes
+  std::unique_ptr<CublasLt> cublas_lt_;   // null: there is none, and every linear runs on our own kernels
+  std::unique_ptr<WeightLoader> loader_;  // once there is a weight
+  Buffer quantized_;                      // activations as bytes, with their scales
+  Buffer sums_;                           // of bytes
   std::vector<float> host_logits_;
   cpu::CpuBackend host_{1};  // draws from host_logits_
 };
