@@ -5,17 +5,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_status.h"
 #include "kernels/status_macros.h"
 #include "kernels/stored_row.h"
 
 namespace weft::cuda {
 namespace {
-
-absl::Status ToStatus(cudaError_t error, absl::string_view what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text = absl::StrCat(what, ": ", cudaGetErrorString(error));
-  return error == cudaErrorMemoryAllocation ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
-}
 
 WeightView ViewOf(const Weight& weight) {
   return {weight.data.data(), weight.scale.As<const float>(), weight.bias.As<const float>()};
@@ -30,20 +25,22 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
   if (options.device < 0 || options.device >= num_devices) {
     return absl::UnavailableError(absl::StrCat("CUDA: device ", options.device, " is not one of ", num_devices));
   }
-  auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(options));
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(options.device), "CUDA"));
-  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->stream_, cudaStreamNonBlocking), "CUDA: stream"));
-  return backend;
+  cudaStream_t stream = nullptr;
+  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "CUDA: stream"));
+  return std::unique_ptr<CudaBackend>(new CudaBackend(options, stream));
 }
 
-CudaBackend::~CudaBackend() {
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+CudaBackend::~CudaBackend() { cudaStreamDestroy(stream_); }
+
+void CudaBackend::Check(const absl::Status& status, absl::string_view op, const Tensor& shape) {
+  if (status.ok() || !failure_.ok()) return;
+  failure_ = absl::Status(status.code(), absl::StrCat("device ", options_.device, ", ", op, " [", shape.rows, ", ",
+                                                      shape.cols, "]: ", status.message()));
 }
 
 void CudaBackend::Check(cudaError_t error, absl::string_view op, const Tensor& shape) {
-  if (error == cudaSuccess || !failure_.ok()) return;
-  failure_ =
-      ToStatus(error, absl::StrCat("device ", options_.device, ", ", op, " [", shape.rows, ", ", shape.cols, "]"));
+  if (error != cudaSuccess) Check(ToStatus(error, "CUDA"), op, shape);
 }
 
 absl::StatusOr<Buffer> CudaBackend::Allocate(size_t bytes) {
@@ -210,34 +207,26 @@ void CudaBackend::AddGated(Tensor gate, Tensor x, Tensor out) {
   Check(LaunchAddGated(gate, x, out, stream_), "AddGated", out);
 }
 
-// The logits in host memory: this waits for the device.
-Tensor CudaBackend::OnHost(Tensor logits) {
-  host_logits_.resize(static_cast<size_t>(logits.rows * logits.cols));
-  CopyToHost(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float));
-  Check(cudaStreamSynchronize(stream_), "Sample", logits);
-  return DenseTensor(host_logits_.data(), DType::kF32, logits.rows, logits.cols);
-}
-
 void CudaBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) {
-  host_.Sample(OnHost(logits), args, results);
+  Check(sampler_.Sample(logits, args, results), "Sample", logits);
 }
 
 void CudaBackend::SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                                 absl::Span<RowSummary> shares) {
-  host_.SummarizeRows(OnHost(logits), first_token, args, shares);
+  Check(sampler_.SummarizeRows({logits, first_token}, args, shares), "SummarizeRows", logits);
 }
 
 void CudaBackend::PickCandidates(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                                  absl::Span<const RowSummary> rows, absl::Span<const RowDraw> draws,
                                  absl::Span<DrawCandidate> candidates) {
-  logits.data = host_logits_.data();  // as SummarizeRows left them
-  host_.PickCandidates(logits, first_token, args, rows, draws, candidates);
+  Check(sampler_.PickCandidates({logits, first_token}, args, rows, draws, candidates), "PickCandidates", logits);
 }
 
 void CudaBackend::DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
                                      absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
                                      absl::Span<SampleResult> results) {
-  host_.DrawFromCandidates(args, rows, candidates, draws, results);
+  const Tensor shape{.rows = static_cast<int64_t>(args.size()), .cols = static_cast<int64_t>(candidates.size())};
+  Check(sampler_.DrawFromCandidates(args, rows, candidates, draws, results), "DrawFromCandidates", shape);
 }
 
 }  // namespace weft::cuda

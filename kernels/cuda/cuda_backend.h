@@ -11,8 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/sampler.h"
 
 namespace weft::cuda {
 
@@ -69,19 +69,18 @@ class CudaBackend final : public Backend {
                           absl::Span<SampleResult> results) override;
 
  private:
-  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  CudaBackend(const CudaOptions& options, cudaStream_t stream) : options_(options), stream_(stream), sampler_(stream) {}
 
+  void Check(const absl::Status& status, absl::string_view op, const Tensor& shape);
   void Check(cudaError_t error, absl::string_view op, const Tensor& shape);
   absl::StatusOr<Buffer> Upload(const void* host, size_t bytes);
   void LinearOf(LinearArgs args, absl::string_view op);
-  Tensor OnHost(Tensor logits);
 
   const CudaOptions options_;
-  cudaStream_t stream_ = nullptr;
+  const cudaStream_t stream_;
   absl::Status failure_;
   Buffer quantized_;  // activations as bytes, with their scales
-  std::vector<float> host_logits_;
-  cpu::CpuBackend host_{1};  // draws from host_logits_
+  Sampler sampler_;
 };
 
 }  // namespace weft::cuda
