@@ -70,6 +70,7 @@ absl::StatusOr<WorkerParts> MakeWorkerParts(const ModelConfig& config, const Eng
                      std::move(stage),
                      Sampler(limits.max_num_seqs, config.vocab_size, tensor_parallel),
                      limits.max_num_seqs,
+                     limits.max_model_len,
                      LargestStep(limits),
                      nullptr};
 }

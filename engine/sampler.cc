@@ -4,6 +4,17 @@
 
 namespace weft {
 
+void Sampler::WarmUp(Tensor logits, int64_t max_model_len) {
+  constexpr int kManyLogprobs = 20;  // more than servers of this kind give
+  std::vector<TokenCount> counts;
+  for (int64_t i = 0; i < max_model_len; ++i) counts.push_back({static_cast<int32_t>(i % vocab_size_), 1, 0});
+  const SampleArgs demanding{
+      .top_p = 0.9f, .repetition_penalty = 1.1f, .num_logprobs = kManyLogprobs, .counts = counts};
+  const std::vector<SampleArgs> args(static_cast<size_t>(logits.rows), demanding);
+  std::vector<SampleResult> results(args.size());
+  tensor_parallel_.Sample(logits, vocab_size_, args, absl::MakeSpan(results));
+}
+
 void Sampler::BeginStep(const Batch& batch) {
   for (const SlotStart& start : batch.slot_starts) Start(start, slots_[static_cast<size_t>(start.slot)]);
 }

@@ -20,6 +20,10 @@ class Sampler {
   Sampler(int num_slots, int32_t vocab_size, const TensorParallel& tensor_parallel)
       : vocab_size_(vocab_size), tensor_parallel_(tensor_parallel), slots_(static_cast<size_t>(num_slots)) {}
 
+  // Draws for rows of logits that mean nothing, by rules that need as much memory as any: what a backend allocates for
+  // that it does now. logits: F32 [R, vocab of the rank], destroyed.
+  void WarmUp(Tensor logits, int64_t max_model_len);
+
   // Sequences take their slots.
   void BeginStep(const Batch& batch);
 

@@ -87,7 +87,8 @@ void Worker::LoadInput(const Batch& batch) {
 absl::Status Worker::WarmUp() {
   if (!parts_.backend->CanReplay()) return absl::OkStatus();
   parts_.input.Load(parts_.largest_step, *parts_.backend);
-  parts_.model.Forward(parts_.input, parts_.kv_cache);
+  const Tensor out = parts_.model.Forward(parts_.input, parts_.kv_cache);
+  if (parts_.stage.IsLast()) parts_.sampler.WarmUp(out, parts_.max_model_len);
   if (!CanReplay()) return parts_.backend->Synchronize();
   for (int size = 1; size <= parts_.max_num_seqs; ++size) {
     if (ReplaySize(size, parts_.max_num_seqs) != size) continue;

@@ -38,6 +38,7 @@ struct WorkerParts {
   PipelineStage stage;
   Sampler sampler;
   int max_num_seqs = 0;
+  int64_t max_model_len = 0;
   Batch largest_step;          // of no sequence
   StepTrace* trace = nullptr;  // of its steps; null: none is kept
 };

@@ -28,9 +28,10 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Open(const CudaOptions
   if (options.device < 0 || options.device >= num_devices) {
     return absl::UnavailableError(absl::StrCat("CUDA: device ", options.device, " is not one of ", num_devices));
   }
-  auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(options));
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(options.device), "CUDA"));
-  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->stream_, cudaStreamNonBlocking), "CUDA: stream"));
+  cudaStream_t stream = nullptr;
+  RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "CUDA: stream"));
+  auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(options, stream));
   RETURN_IF_ERROR(ToStatus(cudaStreamCreateWithFlags(&backend->telling_, cudaStreamNonBlocking), "CUDA: stream"));
   for (cudaEvent_t& mark : backend->marks_) {
     RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "CUDA: event"));
@@ -58,7 +59,7 @@ CudaBackend::~CudaBackend() {
 void CudaBackend::UseFromThisThread() { Check(cudaSetDevice(options_.device), "SetDevice", {}); }
 
 void CudaBackend::Check(cudaError_t error, absl::string_view op, const Tensor& shape) {
-  Check(ToStatus(error, "CUDA"), op, shape);
+  if (error != cudaSuccess) Check(ToStatus(error, "CUDA"), op, shape);
 }
 
 void CudaBackend::Check(const absl::Status& status, absl::string_view op, const Tensor& shape) {
@@ -350,41 +351,26 @@ void CudaBackend::AddGated(Tensor gate, Tensor x, Tensor out) {
   Check(LaunchAddGated(gate, x, out, stream_), "AddGated", out);
 }
 
-// The logits in host memory: this waits for the device.
-Tensor CudaBackend::OnHost(Tensor logits) {
-  host_logits_.resize(static_cast<size_t>(logits.rows * logits.cols));
-  CopyToHost(host_logits_.data(), logits.data, host_logits_.size() * sizeof(float));
-  Check(cudaStreamSynchronize(stream_), "Sample", logits);
-  return DenseTensor(host_logits_.data(), DType::kF32, logits.rows, logits.cols);
-}
-
 void CudaBackend::Sample(Tensor logits, absl::Span<const SampleArgs> args, absl::Span<SampleResult> results) {
-  std::vector<SampleArgs> on_host(args.begin(), args.end());
-  for (SampleArgs& row : on_host) row.keep = nullptr;
-  host_.Sample(OnHost(logits), on_host, results);
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i].keep != nullptr) CopyFromHost(args[i].keep, &results[i].token, sizeof(int32_t));
-  }
+  Check(sampler_.Sample(logits, args, results), "Sample", logits);
 }
 
 void CudaBackend::SummarizeRows(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                                 absl::Span<RowSummary> shares) {
-  host_.SummarizeRows(OnHost(logits), first_token, args, shares);
+  Check(sampler_.SummarizeRows({logits, first_token}, args, shares), "SummarizeRows", logits);
 }
 
 void CudaBackend::PickCandidates(Tensor logits, int32_t first_token, absl::Span<const SampleArgs> args,
                                  absl::Span<const RowSummary> rows, absl::Span<const RowDraw> draws,
                                  absl::Span<DrawCandidate> candidates) {
-  logits.data = host_logits_.data();  // as SummarizeRows left them
-  host_.PickCandidates(logits, first_token, args, rows, draws, candidates);
+  Check(sampler_.PickCandidates({logits, first_token}, args, rows, draws, candidates), "PickCandidates", logits);
 }
 
 void CudaBackend::DrawFromCandidates(absl::Span<const SampleArgs> args, absl::Span<const RowSummary> rows,
                                      absl::Span<const DrawCandidate> candidates, absl::Span<RowDraw> draws,
                                      absl::Span<SampleResult> results) {
-  std::vector<SampleArgs> on_host(args.begin(), args.end());
-  for (SampleArgs& row : on_host) row.keep = nullptr;
-  host_.DrawFromCandidates(on_host, rows, candidates, draws, results);
+  const Tensor shape{.rows = static_cast<int64_t>(args.size()), .cols = static_cast<int64_t>(candidates.size())};
+  Check(sampler_.DrawFromCandidates(args, rows, candidates, draws, results), "DrawFromCandidates", shape);
   for (size_t i = 0; i < args.size(); ++i) {
     if (args[i].keep != nullptr && draws[i].is_drawn) CopyFromHost(args[i].keep, &results[i].token, sizeof(int32_t));
   }

@@ -15,10 +15,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/all_reduce.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/sampler.h"
 #include "kernels/cuda/weight_loader.h"
 
 namespace weft::cuda {
@@ -97,7 +97,7 @@ class CudaBackend final : public Backend {
   bool Grow(Buffer& buffer, size_t bytes, absl::string_view op, const Tensor& shape);
 
  private:
-  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  CudaBackend(const CudaOptions& options, cudaStream_t stream) : options_(options), stream_(stream), sampler_(stream) {}
 
   cudaGraphExec_t Record(absl::FunctionRef<void()> ops);
   void Check(cudaError_t error, absl::string_view op, const Tensor& shape);
@@ -107,10 +107,9 @@ class CudaBackend final : public Backend {
   absl::Status CheckFinite(const Weight& weight);
   bool LibraryLinear(const LinearArgs& args, absl::string_view op);
   bool ByteSums(const LinearArgs& args, absl::string_view op);
-  Tensor OnHost(Tensor logits);
 
   const CudaOptions options_;
-  cudaStream_t stream_ = nullptr;
+  const cudaStream_t stream_;
   cudaStream_t telling_ = nullptr;  // calls back, so that the ops need not wait for that
   std::array<cudaEvent_t, kMaxMarks> marks_{};
   size_t num_marks_ = 0, num_awaited_ = 0;
@@ -120,8 +119,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<WeightLoader> loader_;  // once there is a weight
   Buffer quantized_;                      // activations as bytes, with their scales
   Buffer sums_;                           // of bytes
-  std::vector<float> host_logits_;
-  cpu::CpuBackend host_{1};  // draws from host_logits_
+  Sampler sampler_;
 };
 
 }  // namespace weft::cuda

@@ -7,7 +7,9 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/sampling_jobs.h"
 #include "kernels/experts.h"
+#include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace weft::cuda {
@@ -89,5 +91,18 @@ cudaError_t LaunchGroupByExpert(const TokenExperts& experts, ExpertRange here, c
 cudaError_t LaunchCombineExperts(Tensor x, const TokenExperts& experts, const int32_t* places, Tensor out,
                                  cudaStream_t stream);
 cudaError_t LaunchAddGated(Tensor gate, Tensor x, Tensor out, cudaStream_t stream);
+
+// Sampling. Jobs, and what they refer to, are in device memory; most_tokens: of any of them.
+//                                                                               totals: [as many as jobs name]
+cudaError_t LaunchSummarizeRows(const SummaryJob* jobs, int num_jobs, int64_t most_tokens, RowTotals* totals,
+                                cudaStream_t stream);
+// counts, biases: of all jobs.
+cudaError_t LaunchEditLogits(const EditJob* jobs, int num_jobs, const TokenCount* counts, const LogitBias* biases,
+                             cudaStream_t stream);
+cudaError_t LaunchPickBest(const PickJob* jobs, int num_jobs, int64_t most_tokens, uint64_t* scratch,
+                           PickedToken* picked, cudaStream_t stream);
+//                                                                               drawn: [num_jobs]
+cudaError_t LaunchDrawTokens(const DrawJob* jobs, int num_jobs, int64_t most_tokens, const RowTotals* totals,
+                             DrawnToken* drawn, cudaStream_t stream);
 
 }  // namespace weft::cuda

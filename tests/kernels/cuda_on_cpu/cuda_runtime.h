@@ -87,6 +87,12 @@ T ShuffleDown(unsigned mask, T value, int delta, CodePlace place) {
   return ShuffleFrom(mask, value, source < kNumLanes ? source : Lane(), place);
 }
 
+template <typename T>
+T ShuffleUp(unsigned mask, T value, int delta, CodePlace place) {
+  const int source = Lane() - delta;
+  return ShuffleFrom(mask, value, source >= 0 ? source : Lane(), place);
+}
+
 inline unsigned Ballot(unsigned mask, bool vote, CodePlace place) {
   struct Vote {
     bool vote;
@@ -115,6 +121,7 @@ inline void MeetOnly(void* const*) {}
 #define __shfl_xor_sync(mask, value, lanes) \
   ::weft::cuda::ShuffleFrom(mask, value, ::weft::cuda::Lane() ^ (lanes), WEFT_PLACE)
 #define __shfl_down_sync(mask, value, delta) ::weft::cuda::ShuffleDown(mask, value, delta, WEFT_PLACE)
+#define __shfl_up_sync(mask, value, delta) ::weft::cuda::ShuffleUp(mask, value, delta, WEFT_PLACE)
 #define __ballot_sync(mask, vote) ::weft::cuda::Ballot(mask, vote, WEFT_PLACE)
 #define __any_sync(mask, vote) (::weft::cuda::Ballot(mask, vote, WEFT_PLACE) != 0)
 #define __all_sync(mask, vote) (::weft::cuda::Ballot(mask, !(vote), WEFT_PLACE) == 0)
@@ -125,6 +132,19 @@ inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline float __fdividef(float x, float y) { return x / y; }
+// Each rounded once, and never fused with another.
+inline float __fadd_rn(float x, float y) { return x + y; }
+inline float __fsub_rn(float x, float y) { return x - y; }
+inline float __fmul_rn(float x, float y) { return x * y; }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+inline float __double2float_ru(double x) {
+  const auto nearest = static_cast<float>(x);
+  return nearest < x ? std::nextafter(nearest, INFINITY) : nearest;
+}
+inline unsigned long long __float2ull_rn(float x) {
+  if (!(x > 0)) return 0;
+  return x < 0x1p63f ? static_cast<unsigned long long>(std::llrint(x)) : static_cast<unsigned long long>(x);
+}
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 inline float __int2float_rn(int x) { return static_cast<float>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }

@@ -71,11 +71,12 @@ TEST(GridTest, AWarpOpWithoutALaneOfItsMaskIsADeadlock) {
 }
 
 TEST(GridTest, WarpOpsExchangeWhatTheyShould) {
-  std::vector<unsigned> xors(64), downs(64), broadcasts(64), votes(64);
+  std::vector<unsigned> xors(64), downs(64), ups(64), broadcasts(64), votes(64);
   const auto thread = [&] {
     const unsigned i = threadIdx.x, lane = i % 32;
     xors[i] = __shfl_xor_sync(kAll, i, 3);
     downs[i] = __shfl_down_sync(kAll, i, 4);
+    ups[i] = __shfl_up_sync(kAll, i, 4);
     broadcasts[i] = __shfl_sync(kAll, i, 7);
     votes[i] = __ballot_sync(kAll, lane % 5 == 0);
   };
@@ -83,6 +84,7 @@ TEST(GridTest, WarpOpsExchangeWhatTheyShould) {
   for (unsigned i = 0; i < 64; ++i) {
     EXPECT_EQ(xors[i], i ^ 3);
     EXPECT_EQ(downs[i], i % 32 < 28 ? i + 4 : i);
+    EXPECT_EQ(ups[i], i % 32 >= 4 ? i - 4 : i);
     EXPECT_EQ(broadcasts[i], i / 32 * 32 + 7);
     EXPECT_EQ(votes[i], 0x42108421u);
   }
