@@ -80,7 +80,7 @@ bool HasNucleus(const SampleArgs& args, const RowSummary& row, const RowDraw& dr
 }
 
 // `raw`: of the token that the result is.
-void FillLogprobs(const RowSummary& row, const RowDraw& draw, const RowCandidates& candidates, float raw,
+void FillLogprobs(const SampleArgs& args, const RowSummary& row, const RowCandidates& candidates, float raw,
                   SampleResult& result) {
   const double log_sum = row.raw_max + std::log(row.raw_sum);
   result.logprob = static_cast<float>(raw - log_sum);
@@ -91,7 +91,7 @@ void FillLogprobs(const RowSummary& row, const RowDraw& draw, const RowCandidate
     }
   }
   std::sort(top.begin(), top.end(), HasMoreRaw);
-  top.resize(std::min(top.size(), static_cast<size_t>(draw.num_top)));
+  top.resize(std::min(top.size(), static_cast<size_t>(args.num_logprobs)));
   for (const DrawCandidate& candidate : top) {
     result.top_logprobs.push_back({candidate.token, static_cast<float>(candidate.raw - log_sum)});
   }
@@ -135,7 +135,7 @@ absl::Status Sampler::DrawFromCandidates(absl::Span<const SampleArgs> args, absl
       if (drawn.index >= 0) winner = listed[list_begin + static_cast<size_t>(drawn.index)];
     }
     result.token = winner.token;
-    if (WantsLogprobs(args[i])) FillLogprobs(rows[i], draws[i], of_rows[i], winner.raw, result);
+    if (WantsLogprobs(args[i])) FillLogprobs(args[i], rows[i], of_rows[i], winner.raw, result);
   }
   return status;
 }

@@ -33,7 +33,7 @@ __device__ __forceinline__ Kept Keep(const DrawJob& job, double sum, const Token
   if (job.top_k > 0 && job.top_k < row.count) {
     kept.least_rank = LeastOfBest(row, {.rest = static_cast<uint64_t>(job.top_k)}, shared.select);
   }
-  const float least_p = fminf(job.min_p, 1.0f);
+  const float least_p = job.min_p > 0 ? fminf(job.min_p, 1.0f) : 0;
   kept.least_weight = least_p;
   if (!(job.top_p < 1)) return kept;
   const double top_p = fmax(0.0, static_cast<double>(job.top_p));

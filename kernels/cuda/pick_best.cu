@@ -19,9 +19,6 @@ __device__ __forceinline__ TokenLogits RowOf(const PickJob& job) {
   return {.logits = job.logits, .first_token = job.first_token, .count = job.count};
 }
 
-// Ranks of what may be picked: above that of -infinity, whatever its id.
-__device__ __forceinline__ uint64_t LeastOfAny() { return RankOf(-INFINITY, 0) + 1; }
-
 __device__ __forceinline__ uint64_t BestRank(const TokenLogits& row, PickMemory& shared) {
   uint64_t best = 0;
 #pragma unroll 4
@@ -67,8 +64,9 @@ __device__ __forceinline__ void Sort(uint64_t* ranks, int count) {
   __syncthreads();
 }
 
+// Nothing for what is -infinity, whatever its id.
 __device__ __forceinline__ PickedToken PickedOf(const PickJob& job, uint64_t rank) {
-  if (rank < LeastOfAny()) return {};
+  if (rank <= RankOf(-INFINITY, 0)) return {};
   const int32_t token = TokenOfRank(rank);
   const int32_t place = token - job.first_token;
   return {job.logits[place], job.raw == nullptr ? 0 : job.raw[place], token};
@@ -88,7 +86,7 @@ __global__ void __launch_bounds__(kMaxRowThreads)
   }
   uint64_t* const ranks = scratch + job.scratch_begin;
   const uint64_t least = LeastOfBest(row, {.rest = static_cast<uint64_t>(job.wanted)}, shared.select);
-  Collect(job, max(least, LeastOfAny()), ranks, shared);
+  Collect(job, least, ranks, shared);
   Sort(ranks, job.padded);
   for (int i = static_cast<int>(threadIdx.x); i < job.wanted; i += static_cast<int>(blockDim.x)) {
     picked[i] = PickedOf(job, ranks[i]);
